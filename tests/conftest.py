@@ -1,0 +1,25 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the checkout; the test skips where it is absent."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real-data folder ../shared/data is not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_spec(shared_data) -> Path:
+    """The folder of format fact sheets beside the checkout."""
+    return shared_data.parent / "spec"
