@@ -1,0 +1,135 @@
+"""Source detection on a background-subtracted image, with positions good enough for astrometry (paper 3.5)."""
+
+from __future__ import annotations
+
+import numpy as np
+import sep
+
+from ztfluigi.algorithms.centroid import SIGMA_TO_FWHM, fit_positions, fit_widths, gather_bits
+from ztfluigi.model.columns import Column, dtype_of
+from ztfluigi.model.config.detection import DetectionConfig
+from ztfluigi.model.maskbits import UNUSABLE, Mask
+
+DETECTION = (
+    Column("x", "f8", "pix", "centroid, zero-based"),
+    Column("y", "f8", "pix", "centroid, zero-based"),
+    Column("x_err", "f4", "pix", "formal 1-sigma uncertainty of x"),
+    Column("y_err", "f4", "pix", "formal 1-sigma uncertainty of y"),
+    Column("flux", "f4", "DN", "flux of the fitted Gaussian"),
+    Column("fluxerr", "f4", "DN", "1-sigma uncertainty of flux"),
+    Column("peak", "f4", "DN", "highest pixel above the background"),
+    Column("a", "f4", "pix", "RMS along the major axis of the isophotal footprint"),
+    Column("b", "f4", "pix", "RMS along the minor axis"),
+    Column("theta", "f4", "rad", "position angle of the major axis from +x to +y"),
+    Column("fwhm", "f4", "pix", "full width at half maximum of the Gaussian fitted to this source"),
+    Column("npix", "i4", "", "pixels above the threshold"),
+    Column("flags", "i4", "", "extraction flags of SExtractor (1 blended, 2 at the border, ...)"),
+    Column("mask_bits", "u2", "", "OR of the mask bits in the 5 x 5 pixels at the source"),
+)
+
+_PIXSTACK = 1_000_000
+_OBJECTS_PER_FRAME = 4096
+#: Pixels that hold no sky at all; saturated ones stay in so that a bright star remains one source.
+_BLIND = int(Mask.TRACK | Mask.DEAD | Mask.NAN)
+_UNWEIGHTED = _BLIND | int(Mask.SATURATED | Mask.SPIKE | Mask.NOISY)
+
+
+def detect(data, rms, mask, *, gain: float | None = None, config: DetectionConfig = DetectionConfig()) -> np.ndarray:
+    """Detect sources; structured array of `DETECTION`, brightest first.
+
+    Parameters
+    ----------
+    data : float32 (ny, nx) [DN], background-subtracted. Non-finite pixels are ignored.
+    rms : float32 (ny, nx) [DN], background noise.
+    mask : uint16 (ny, nx). Tracks, dead and NaN pixels are not searched; saturated, spike and noisy pixels have no weight in centroids.
+    gain : [electron/DN]; given, the photon noise of the sources enters weights and errors.
+
+    Where the position fit fails (no good pixels, or it walks away) the isophotal barycentre stands, with NaN errors.
+    `fwhm` is NaN then too. An image without sources gives an empty array.
+    """
+    data = np.ascontiguousarray(data, np.float32)
+    rms = np.ascontiguousarray(rms, np.float32)
+    blind = (mask & _BLIND) != 0
+    blind |= ~np.isfinite(data) | ~(rms > 0)
+    found = _extract(data, rms, blind if blind.any() else None, config)
+    sources = np.zeros(found.size, dtype_of(DETECTION))
+    if not found.size:
+        return sources
+    for name in ("a", "b", "theta", "npix", "peak"):
+        sources[name] = found[name]
+    sources["flags"] = found["flag"]
+    sources["x"], sources["y"], sources["flux"] = found["x"], found["y"], found["flux"]
+    sources["mask_bits"] = gather_bits(mask, found["x"], found["y"], 2)
+    residual = np.where(blind, np.float32(0), data) if blind.any() else data.copy()
+    _measure(sources, residual, rms, blind | ((mask & _UNWEIGHTED) != 0), gain, config)
+    sources["mask_bits"] = gather_bits(mask, sources["x"], sources["y"], 2)
+    return sources[np.argsort(-sources["flux"], kind="stable")]
+
+
+def image_fwhm(detections) -> float:
+    """Median FWHM [pix] of the bright, clean, unblended detections; NaN without any."""
+    stars = _clean(detections) & (detections["flux"] > 20 * detections["fluxerr"]) & np.isfinite(detections["fwhm"])
+    if not stars.any():
+        return float("nan")
+    # Galaxies and blends only ever widen: the lower half of the distribution holds the stars.
+    widths = np.sort(detections["fwhm"][stars])
+    return float(np.median(widths[: max(1, int(0.7 * widths.size))])) if widths.size > 10 else float(np.median(widths))
+
+
+def _extract(data, rms, blind, config: DetectionConfig) -> np.ndarray:
+    # A crowded field overflows the stack of pixels or the list of blends: try again with more room rather than lose the frame.
+    pixstack, objects = _PIXSTACK, _OBJECTS_PER_FRAME
+    for _ in range(4):
+        sep.set_extract_pixstack(pixstack)
+        sep.set_sub_object_limit(objects)
+        try:
+            return sep.extract(data, config.threshold, err=rms, mask=blind, minarea=config.min_area, filter_type="conv", deblend_nthresh=config.deblend_levels,
+                               deblend_cont=config.deblend_contrast)
+        except Exception as error:  # sep raises bare Exception
+            if "pixel buffer" not in str(error) and "deblending overflow" not in str(error):
+                raise
+            pixstack, objects = 4 * pixstack, 4 * objects
+    raise MemoryError(f"more than {pixstack} pixels above the threshold of {config.threshold} sigma")
+
+
+def _clean(sources) -> np.ndarray:
+    return ((sources["mask_bits"] & UNUSABLE) == 0) & (sources["flags"] == 0)
+
+
+def _measure(sources, residual, rms, bad, gain, config: DetectionConfig) -> None:
+    # Sweeps of the position fit with one Gaussian width for the frame, measured first on the brightest clean sources.
+    inverse_gain = 0.0 if gain is None else 1.0 / gain
+    order = np.argsort(-sources["flux"], kind="stable")
+    x, y, flux = (sources[name][order].astype(float) for name in ("x", "y", "flux"))
+    sigma = _frame_sigma(sources[order], residual, rms, bad, inverse_gain, config)
+    half = max(3, int(np.ceil(3.0 * sigma)))
+    start_x, start_y = x.copy(), y.copy()
+    errors = fit_positions(residual, rms, bad, x, y, flux, sigma, inverse_gain, config.centroid_sweeps, half)
+    widths = fit_widths(residual, bad, x, y, flux, sigma, half, 4)
+    limit = np.maximum(1.5, SIGMA_TO_FWHM * sigma) + 0.5 * sources["a"][order]
+    failed = ~np.isfinite(errors[:, 0]) | (np.hypot(x - start_x, y - start_y) > limit) | (flux <= 0)
+    x[failed], y[failed] = start_x[failed], start_y[failed]
+    flux[failed] = sources["flux"][order][failed]
+    errors[failed], widths[failed] = np.nan, np.nan
+    sources["x"][order], sources["y"][order], sources["flux"][order] = x, y, flux
+    sources["fluxerr"][order], sources["x_err"][order], sources["y_err"][order] = errors.T
+    sources["fwhm"][order] = SIGMA_TO_FWHM * widths
+
+
+def _frame_sigma(sources, residual, rms, bad, inverse_gain, config: DetectionConfig) -> float:
+    stars = np.flatnonzero(_clean(sources))[: config.width_stars]
+    if stars.size < 5:
+        stars = np.arange(min(sources.size, config.width_stars))
+    sigma = float(np.clip(np.median(np.sqrt(sources["a"][stars] * sources["b"][stars])), 0.4, 8.0))
+    for _ in range(3):
+        half = max(3, int(np.ceil(3.0 * sigma)))
+        x, y, flux = (sources[name][stars].astype(float) for name in ("x", "y", "flux"))
+        image = residual.copy()
+        fit_positions(image, rms, bad, x, y, flux, sigma, inverse_gain, 3, half)
+        widths = np.sort(fit_widths(image, bad, x, y, flux, sigma, half, 5))
+        widths = widths[np.isfinite(widths)]
+        if not widths.size:
+            return sigma
+        # Galaxies among the brightest only ever widen.
+        sigma = float(np.clip(np.percentile(widths, 40), 0.3, 8.0))
+    return sigma
