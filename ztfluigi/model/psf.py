@@ -51,17 +51,50 @@ class PsfModel:
         grid = np.meshgrid(rows, cols, indexing="ij")
         return map_coordinates(table, grid, order=3, mode="constant", cval=0.0)
 
+    def profile_area(self, level: float, x: float, y: float) -> float:
+        """Area [pix^2] in which the local PSF exceeds `level` of its peak, from 64 rays with linear interpolation."""
+        table = self.table(x, y)
+        centre = table.shape[0] // 2
+        angles = 2.0 * np.pi * np.arange(64) / 64
+        radii = np.arange(0.0, centre, 0.25)
+        rays = map_coordinates(table, [centre + radii * np.sin(angles)[:, None], centre + radii * np.cos(angles)[:, None]], order=3)
+        below = rays < level * rays[:, :1]
+        edge = np.where(below.any(axis=1), np.argmax(below, axis=1), len(radii) - 1)
+        rows = np.arange(64)
+        high, low = rays[rows, edge - 1], rays[rows, edge]
+        radius = radii[edge - 1] + 0.25 * np.clip((high - level * rays[:, 0]) / np.where(high > low, high - low, 1.0), 0.0, 1.0)
+        return float(np.pi * np.mean(radius**2) / self.oversample**2)
+
     def fwhm(self, x: float | None = None, y: float | None = None) -> float:
-        """FWHM [pix] of the azimuthal mean profile at a place (centre of the quadrant by default)."""
+        """FWHM [pix] of the effective PSF (pixel response included) at a place, the centre of the quadrant by default: diameter of
+        the circle with the area of the half-peak contour."""
+        x = (self.shape[1] - 1) / 2 if x is None else x
+        y = (self.shape[0] - 1) / 2 if y is None else y
+        return float(2.0 * np.sqrt(self.profile_area(0.5, x, y) / np.pi))
+
+    def moments(self, x: float | None = None, y: float | None = None) -> tuple[float, float, float]:
+        """Gaussian-weighted second moments (xx, yy, xy) [pix^2] of the local PSF, the weight of its own FWHM taken out."""
         x = (self.shape[1] - 1) / 2 if x is None else x
         y = (self.shape[0] - 1) / 2 if y is None else y
         table = self.table(x, y)
-        centre = table.shape[0] // 2
-        above = np.count_nonzero(table > table[centre, centre] / 2)
-        return float(2.0 * np.sqrt(above / np.pi) / self.oversample)
+        offset = (np.arange(table.shape[0]) - table.shape[0] // 2) / self.oversample
+        sigma = self.fwhm(x, y) / 2.3548
+        weighted = table * np.exp(-0.5 * (offset[:, None] ** 2 + offset**2) / sigma**2)
+        weighted /= weighted.sum()
+        xx, yy = np.sum(weighted * offset**2), np.sum(weighted * offset[:, None] ** 2)
+        xy = np.sum(weighted * offset * offset[:, None])
+        inverse = np.linalg.inv([[xx, xy], [xy, yy]]) - np.eye(2) / sigma**2
+        true = np.linalg.inv(inverse)
+        return float(true[0, 0]), float(true[1, 1]), float(true[0, 1])
+
+    def ellipticity(self, x: float | None = None, y: float | None = None) -> float:
+        """1 - b/a of the local PSF from its Gaussian-weighted moments."""
+        xx, yy, xy = self.moments(x, y)
+        root = np.hypot((xx - yy) / 2, xy)
+        return float(1.0 - np.sqrt(((xx + yy) / 2 - root) / ((xx + yy) / 2 + root)))
 
     @classmethod
-    def gaussian(cls, fwhm_pix: float, shape: tuple[int, int], *, half_size: int = 12, oversample: int = 4) -> PsfModel:
+    def gaussian(cls, fwhm_pix: float, shape: tuple[int, int], *, half_size: int = 13, oversample: int = 4) -> PsfModel:
         """A constant, pixel-integrated Gaussian, for tests and first guesses."""
         from scipy.special import erf
 

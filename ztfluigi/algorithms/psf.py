@@ -1,0 +1,351 @@
+"""Empirical effective PSF from the stars of the image (Anderson & King 2000, PASP 112, 1360), varying over the quadrant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from scipy.ndimage import gaussian_filter, spline_filter
+
+from ztfluigi.algorithms import psf_kernels as kernels
+from ztfluigi.algorithms.psf_photometry import pixel_noise
+from ztfluigi.model.config.photometry import PsfConfig
+from ztfluigi.model.errors import TooFewCalibrators
+from ztfluigi.model.maskbits import UNUSABLE
+from ztfluigi.model.psf import PsfModel
+
+#: Samples of the table per pixel.
+OVERSAMPLE = 4
+#: Radius [pix] inside which the PSF has unit flux; half the 25-pixel stamp.
+UNIT_FLUX_RADIUS = 12.0
+#: Science INFOBITS bit 20: PSF creation not possible.
+INFOBIT_NO_PSF = 1 << 20
+
+
+@dataclass
+class _Stamps:
+    """Cut-outs of the candidates as one tall image, with each star's place in it and on the quadrant."""
+
+    image: np.ndarray
+    variance: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    flux: np.ndarray
+    quadrant_x: np.ndarray
+    quadrant_y: np.ndarray
+    half: int
+
+    def keep(self, which: np.ndarray) -> _Stamps:
+        size = 2 * self.half + 1
+        rows = np.flatnonzero(np.repeat(which, size))
+        shift = size * (np.cumsum(which) - 1 - np.arange(len(which)))
+        return _Stamps(self.image[rows], self.variance[rows], self.x[which], (self.y + shift)[which], self.flux[which],
+                       self.quadrant_x[which], self.quadrant_y[which], self.half)
+
+
+def build_psf(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detections: np.ndarray, *,
+              config: PsfConfig = PsfConfig()) -> tuple[PsfModel, dict]:
+    """Effective PSF of a background-subtracted image.
+
+    Isolated, unsaturated, bright detections are cut out; in turns each star's centre and flux are fitted with the present PSF, stars
+    off the stellar locus (second moment, goodness of fit) are dropped, and the residuals, sorted by sub-pixel place, correct the table
+    through a least-squares polynomial in position. Neighbours, masked pixels and outlying pixels (cosmic rays) do not enter. The centre of the PSF is
+    its Gaussian-windowed centroid. It has unit flux within a radius of 12 pixels, at every place: a PSF flux is the flux in that
+    aperture, and a 25 x 25 rendering sums to about one.
+
+    Parameters
+    ----------
+    data, sigma : float32 (ny, nx) [DN]. mask : uint16; pixels with UNUSABLE bits (6141) are ignored.
+    detections : structured, with x, y (zero-based), flux, fluxerr [DN], and, if present, mask_bits and npix.
+
+    Returns
+    -------
+    psf, metrics : metrics hold fwhm_pix (of the effective PSF at the centre), n_psf_stars, psf_degree, ellipticity, psf_chi.
+
+    Raises
+    ------
+    TooFewCalibrators : fewer than `min_stars` stars; infobits bit 20.
+    """
+    stamps = _select(data, sigma, mask, detections, config)
+    noise = pixel_noise(data, sigma, mask)
+    psf = _first_guess(stamps, data.shape, config)
+    chi = np.nan
+    for turn in range(config.iterations):
+        degree = 0 if turn < 2 else _degree(len(stamps.x), config)
+        psf = _with_degree(psf, degree)
+        residual, chi_stars, sharp = _fit_stamps(stamps, noise, psf, config)
+        good = _locus(chi_stars, sharp, config.clip if turn >= 2 else 2 * config.clip)
+        _enough(np.count_nonzero(good), config)
+        tolerance = config.core_error if turn >= 2 else 0.3
+        psf = _corrected(psf, stamps, residual, good, tolerance, noise.slope)
+        chi = float(np.median(chi_stars[good]))
+        if turn >= 1:
+            stamps = stamps.keep(good)
+    fwhm = psf.fwhm()
+    return psf, {"fwhm_pix": fwhm, "n_psf_stars": len(stamps.x), "psf_degree": psf.degree, "ellipticity": psf.ellipticity(),
+                 "psf_chi": chi}
+
+
+def _enough(found: int, config: PsfConfig) -> None:
+    if found < config.min_stars:
+        raise TooFewCalibrators("PSF", found=int(found), needed=config.min_stars, infobits=INFOBIT_NO_PSF)
+
+
+def _degree(n_stars: int, config: PsfConfig) -> int:
+    """Order of the polynomial that the number of stars can carry."""
+    return min(config.degree, int(np.searchsorted([15, 40, 120], n_stars, side="right")))
+
+
+def _select(data, sigma, mask, detections, config) -> _Stamps:
+    """Bright, clean, lonely detections, evenly over the quadrant."""
+    ny, nx = data.shape
+    half = config.half_size + 1
+    x, y, flux = (np.asarray(detections[k], float) for k in ("x", "y", "flux"))
+    snr = flux / np.asarray(detections["fluxerr"], float)
+    finite = np.isfinite(x) & np.isfinite(y) & np.isfinite(snr) & (flux > 0)
+    clean = finite & (x > half) & (y > half) & (x < nx - 1 - half) & (y < ny - 1 - half) & (snr > config.min_snr)
+    chosen = np.flatnonzero(clean)
+    bad = (mask & np.uint16(UNUSABLE)) != 0
+    near_bad = np.array([bad[int(y[i] + 0.5) - 3:int(y[i] + 0.5) + 4, int(x[i] + 0.5) - 3:int(x[i] + 0.5) + 4].any() for i in chosen], bool)
+    chosen = chosen[~near_bad]
+    chosen = chosen[np.argsort(-flux[chosen])][:6 * config.max_stars]
+    first, pairs = kernels.find_neighbours(np.where(finite, x, -1e6), np.where(finite, y, -1e6), (ny, nx), 1.4 * half)
+    crowding = np.array([_crowding(i, x, y, flux, pairs[first[i]:first[i + 1]]) for i in chosen])
+    lonely = chosen[crowding < 0.3] if len(chosen) else chosen
+    _enough(len(lonely), config)
+    spread = _spread(lonely, x, y, flux, crowding[crowding < 0.3], (ny, nx), config.max_stars)
+    return _cut(data, sigma, bad, x, y, flux, spread, first, pairs, half)
+
+
+def _crowding(i, x, y, flux, neighbours) -> float:
+    """Neighbours' light relative to the star's, falling with distance as the PSF's wings do."""
+    distance = np.hypot(x[neighbours] - x[i], y[neighbours] - y[i])
+    ratio = flux[neighbours] / flux[i]
+    return float(np.sum(ratio * np.clip(6.0 / np.maximum(distance, 0.5), 0, None) ** 3 * 0.3))
+
+
+def _spread(index, x, y, flux, crowding, shape, count) -> np.ndarray:
+    """At most `count` of the stars: the brightest and least crowded of each cell of a 6 x 6 grid, rank by rank."""
+    cell = (y[index] * 6 // shape[0]) * 6 + x[index] * 6 // shape[1]
+    merit = np.log(flux[index]) - 3.0 * crowding
+    order = np.lexsort((-merit, cell))
+    rank = np.empty(len(index), int)
+    sorted_cell = cell[order]
+    rank[order] = np.arange(len(index)) - np.searchsorted(sorted_cell, sorted_cell)
+    return index[np.sort(np.argsort(rank, kind="stable")[:count])]
+
+
+def _cut(data, sigma, bad, x, y, flux, index, first, pairs, half) -> _Stamps:
+    """Cut the stamps; unusable pixels and those of neighbours get infinite variance."""
+    size = 2 * half + 1
+    image = np.empty((len(index) * size, size), np.float32)
+    variance = np.empty_like(image)
+    yy, xx = np.mgrid[-half:half + 1, -half:half + 1]
+    stamp_x, stamp_y = np.empty(len(index)), np.empty(len(index))
+    for n, i in enumerate(index):
+        cx, cy = int(x[i] + 0.5), int(y[i] + 0.5)
+        box = np.s_[cy - half:cy + half + 1, cx - half:cx + half + 1]
+        rows = slice(n * size, (n + 1) * size)
+        image[rows] = data[box]
+        block = np.square(sigma[box], dtype=np.float32)
+        block[bad[box] | ~np.isfinite(image[rows]) | ~(block > 0)] = np.inf
+        for j in pairs[first[i]:first[i + 1]]:
+            dx, dy = x[j] - x[i], y[j] - y[i]
+            # The neighbour's half of the space between the two, but no more than 4 pixels round it.
+            reach = np.clip(3.0 * (flux[j] / flux[i]) ** 0.25, 2.0, 6.0)
+            block[(xx + cx - x[j]) ** 2 + (yy + cy - y[j]) ** 2 < min(reach, 0.5 * np.hypot(dx, dy) + 0.5) ** 2] = np.inf
+        variance[rows] = block
+        stamp_x[n], stamp_y[n] = x[i] - cx + half, y[i] - cy + half + n * size
+    image[~np.isfinite(image)] = 0.0
+    return _Stamps(image, variance, stamp_x, stamp_y, flux[index].copy(), x[index], y[index], half)
+
+
+def _first_guess(stamps: _Stamps, shape, config) -> PsfModel:
+    """A round Moffat profile with the half-light radius (inside 5 pixels) typical of the compact half of the stars."""
+    size = 2 * stamps.half + 1
+    stack = stamps.image.reshape(-1, size, size)
+    yy, xx = np.mgrid[:size, :size]
+    centre_y = stamps.y - size * np.arange(len(stamps.y))
+    radius = np.hypot(xx - stamps.x[:, None, None], yy - centre_y[:, None, None])
+    edges = np.arange(0.5, 6.01, 0.5)
+    light = np.array([np.sum(stack * np.clip(edge - radius + 0.5, 0, 1), axis=(1, 2)) for edge in edges]).T
+    light = light / light[:, -1:]
+    half_light = np.array([np.interp(0.5, row, edges) for row in np.maximum.accumulate(light, axis=1)])
+    typical = half_sample_mode(half_light)
+    return _moffat(2.0 * typical * 0.9, shape, config)
+
+
+def half_sample_mode(values: np.ndarray) -> float:
+    """Mode by repeated choice of the densest half (Robertson & Cryer 1974)."""
+    values = np.sort(np.asarray(values, float))
+    while len(values) > 3:
+        n = (len(values) + 1) // 2
+        widths = values[n - 1:] - values[:len(values) - n + 1]
+        start = int(np.argmin(widths))
+        values = values[start:start + n]
+    return float(np.median(values))
+
+
+def _moffat(fwhm: float, shape, config, beta: float = 3.0) -> PsfModel:
+    """Constant Moffat PSF sampled at the table's points (pixel response counted in its width)."""
+    half = config.half_size * OVERSAMPLE
+    offset = np.arange(-half, half + 1) / OVERSAMPLE
+    alpha = fwhm / (2.0 * np.sqrt(2.0 ** (1.0 / beta) - 1.0))
+    table = (1.0 + (offset[:, None] ** 2 + offset**2) / alpha**2) ** -beta
+    return _normalised(PsfModel(table[None], 0, shape, OVERSAMPLE))
+
+
+def _radius(psf: PsfModel) -> np.ndarray:
+    """Distance [pix] of the table's points from its centre."""
+    half = psf.tables.shape[1] // 2
+    offset = np.arange(-half, half + 1) / psf.oversample
+    return np.hypot(offset[:, None], offset)
+
+
+def _with_degree(psf: PsfModel, degree: int) -> PsfModel:
+    terms = (degree + 1) * (degree + 2) // 2
+    tables = np.zeros((terms, *psf.tables.shape[1:]))
+    shared = min(terms, len(psf.tables))
+    tables[:shared] = psf.tables[:shared]
+    return PsfModel(tables, degree, psf.shape, psf.oversample)
+
+
+def _fit_stamps(stamps: _Stamps, noise, psf: PsfModel, config):
+    """Fit every star on its stamp; returns the residual image, chi and sharp of the fits. Centres and fluxes change in place."""
+    grid = kernels.psf_grid(psf)
+    cell = grid.cell(stamps.quadrant_x, stamps.quadrant_y)
+    n = len(stamps.x)
+    fit_half = np.full(n, int(np.clip(np.ceil(1.7 * psf.fwhm()), 3, kernels.HALF)))
+    draw_half = np.full(n, kernels.HALF)
+    residual = stamps.image.copy()
+    kernels.add_stars(residual, grid.coefficients, cell, stamps.x, stamps.y, stamps.flux, -1.0, draw_half)
+    common = (residual, stamps.variance, noise.slope, noise.floor, config.core_error, grid.coefficients, cell, stamps.x, stamps.y, stamps.flux)
+    x0, y0 = stamps.x.copy(), stamps.y.copy()
+    for _ in range(3):
+        kernels.sweep(*common, fit_half, draw_half, x0, y0, 2.0, True)
+    quality = np.empty((n, 3))
+    kernels.measure_stars(*common, fit_half, np.empty((n, 6)), quality)
+    return residual, quality[:, 0], quality[:, 1]
+
+
+def _locus(chi: np.ndarray, sharp: np.ndarray, clip: float) -> np.ndarray:
+    """Stars near the mode of the second moment and with an acceptable fit."""
+    good = np.isfinite(chi) & np.isfinite(sharp)
+    for _ in range(5):
+        centre, middle = half_sample_mode(sharp[good]) if good.any() else 0.0, np.median(chi[good]) if good.any() else 1.0
+        centre = 0.5 * (centre + np.median(sharp[good])) if good.any() else centre
+        width = 1.4826 * np.median(np.abs(sharp[good] - centre)) if good.any() else 0.0
+        spread = 1.4826 * np.median(np.abs(chi[good] - middle)) if good.any() else 0.0
+        good = np.isfinite(chi) & np.isfinite(sharp) & (np.abs(sharp - centre) <= clip * max(width, 1e-3)) & (chi <= middle + clip * max(spread, 0.05))
+    return good
+
+
+@njit(cache=True, nogil=True)
+def _deposit(residual, variance, x, y, flux, tables, monomials, slope, floor, tolerance, half, step, use, values, count):
+    """Relative residual of the pixel nearest to every table point, star by star: values (N, m, m); count marks the usable ones."""
+    size = 2 * half + 1
+    m = values.shape[1]
+    c = m // 2
+    fraction = np.zeros((size, size), np.float32)
+    seen = np.zeros((size, size), np.bool_)
+    for s in range(len(x)):
+        if not use[s]:
+            continue
+        top = int(np.floor(y[s] + 0.5)) // size * size
+        ys = y[s] - top
+        ring = np.empty(size * size)
+        n_ring = 0
+        for i in range(size):
+            for j in range(size):
+                radius = np.sqrt((i - ys) ** 2 + (j - x[s]) ** 2)
+                v = variance[top + i, j]
+                seen[i, j] = v < 1e30
+                if seen[i, j] and radius > 10.5:
+                    ring[n_ring] = residual[top + i, j]
+                    n_ring += 1
+        sky = np.median(ring[:n_ring]) if n_ring > 20 else 0.0
+        for i in range(size):
+            for j in range(size):
+                r = residual[top + i, j] - sky
+                a = int(np.floor((i - ys) * step + c + 0.5))
+                b = int(np.floor((j - x[s]) * step + c + 0.5))
+                p = 0.0
+                if 0 <= a < m and 0 <= b < m:
+                    for k in range(len(tables)):
+                        p += monomials[k, s] * tables[k, a, b]
+                v = max(variance[top + i, j] - slope * residual[top + i, j], floor) if seen[i, j] else 1.0
+                if abs(r) > 4.0 * np.sqrt(v + (tolerance * flux[s] * p) ** 2):
+                    seen[i, j] = False
+                fraction[i, j] = r / flux[s]
+        for a in range(m):
+            i = int(np.floor(ys + (a - c) / step + 0.5))
+            if i < 0 or i >= size:
+                continue
+            for b in range(m):
+                j = int(np.floor(x[s] + (b - c) / step + 0.5))
+                if 0 <= j < size and seen[i, j]:
+                    values[s, a, b] = fraction[i, j]
+                    count[s, a, b] = 1.0
+
+
+def _corrected(psf: PsfModel, stamps: _Stamps, residual, good, tolerance, slope) -> PsfModel:
+    """The PSF with the mean residual of its stars added, as a polynomial in position, then centred and normalised."""
+    n, m = len(stamps.x), psf.tables.shape[1]
+    values, count = np.zeros((n, m, m), np.float32), np.zeros((n, m, m), np.float32)
+    monomials = psf.monomials(stamps.quadrant_x, stamps.quadrant_y)
+    floor = 0.5 * float(np.median(stamps.variance[np.isfinite(stamps.variance)]))
+    _deposit(residual, stamps.variance, stamps.x, stamps.y, stamps.flux, psf.tables, monomials, slope, floor, tolerance,
+             stamps.half, float(psf.oversample), good, values, count)
+    # Weights by flux, levelled where the model and not the noise limits a star.
+    noise_to_signal = np.sqrt(floor) / stamps.flux
+    weight = np.where(good, 1.0 / (noise_to_signal**2 + np.min(noise_to_signal[good]) ** 2 + 1e-6), 0.0)
+    root = np.sqrt(weight)
+    inverse = np.linalg.pinv((monomials * root).T, rcond=1e-6) * root
+    update = (inverse.astype(np.float32) @ values.reshape(n, -1)).reshape(-1, m, m).astype(float)
+    covered = ((weight / weight.sum()).astype(np.float32) @ count.reshape(n, -1)).reshape(m, m)
+    update /= np.maximum(covered, 0.3)
+    smooth = np.array([_smooth(term, _radius(psf), psf.fwhm(), psf.oversample) for term in update])
+    return _normalised(_centred(PsfModel(psf.tables + smooth, psf.degree, psf.shape, psf.oversample)))
+
+
+def _smooth(term: np.ndarray, radius: np.ndarray, fwhm: float, step: int) -> np.ndarray:
+    """Smooth a correction: a little in the core, by a pixel in the wings, where the profile has no structure so fine."""
+    levels = [gaussian_filter(term, sigma * step, mode="nearest") for sigma in (0.2, 0.5, 1.2)]
+    first = np.clip((radius - 0.8 * fwhm) / (0.5 * fwhm), 0.0, 1.0)
+    second = np.clip((radius - 2.0 * fwhm) / fwhm, 0.0, 1.0)
+    return (levels[0] * (1 - first) + levels[1] * first) * (1 - second) + levels[2] * second
+
+
+def _places(psf: PsfModel, n: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    """A grid of places over the quadrant."""
+    yy, xx = np.meshgrid(np.linspace(0, psf.shape[0] - 1, n), np.linspace(0, psf.shape[1] - 1, n), indexing="ij")
+    return xx.ravel(), yy.ravel()
+
+
+def _centred(psf: PsfModel) -> PsfModel:
+    """Shift the tables so that the Gaussian-windowed centroid lies in the centre everywhere (to first order in the shift)."""
+    x, y = _places(psf)
+    design = psf.monomials(x, y)
+    local = np.tensordot(design.T, psf.tables, axes=1)
+    half = psf.tables.shape[1] // 2
+    offset = np.arange(-half, half + 1) / psf.oversample
+    width = psf.fwhm() / 2.3548
+    window = np.exp(-0.5 * (offset[:, None] ** 2 + offset**2) / width**2)
+    light = np.sum(local * window, axis=(1, 2))
+    shift_x = 2.0 * np.sum(local * window * offset, axis=(1, 2)) / light
+    shift_y = 2.0 * np.sum(local * window * offset[:, None], axis=(1, 2)) / light
+    terms = np.linalg.pinv(design.T)
+    mean_gradient = np.gradient(psf.tables[0], 1.0 / psf.oversample)
+    shifted = psf.tables + (terms @ shift_x)[:, None, None] * mean_gradient[1] + (terms @ shift_y)[:, None, None] * mean_gradient[0]
+    return PsfModel(shifted, psf.degree, psf.shape, psf.oversample)
+
+
+def _normalised(psf: PsfModel) -> PsfModel:
+    """Unit flux within UNIT_FLUX_RADIUS at every place."""
+    inside = np.clip((UNIT_FLUX_RADIUS - _radius(psf)) * psf.oversample + 0.5, 0.0, 1.0)
+    flux = np.sum(psf.tables * inside, axis=(1, 2)) / psf.oversample**2
+    # Take the varying terms' flux out with the mean profile, then scale all.
+    tables = psf.tables.copy()
+    tables[1:] -= (flux[1:] / flux[0])[:, None, None] * tables[0]
+    return PsfModel(tables / flux[0], psf.degree, psf.shape, psf.oversample)

@@ -1,0 +1,266 @@
+"""Two-pass simultaneous PSF-fit photometry (paper section 3.5; Stetson 1987, PASP 99, 191)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ztfluigi.algorithms import psf_kernels as kernels
+from ztfluigi.algorithms.source_search import box_or, local_maxima, matched_filter
+from ztfluigi.model.columns import PSFCAT, dtype_of
+from ztfluigi.model.config.photometry import PsfPhotometryConfig
+from ztfluigi.model.maskbits import UNUSABLE, Mask
+from ztfluigi.model.psf import PsfModel
+
+#: Variance that marks a pixel as not used.
+_BAD = np.float32(np.inf)
+
+
+@dataclass
+class Noise:
+    """Pixel noise of a fit: variance float32 (ny, nx) [DN^2] (infinite where unusable), its slope with counts [DN] (the inverse gain
+    if `sigma` holds photon noise) and the least variance a pixel may have [DN^2]; sky_sigma [DN] is the typical sigma of empty sky."""
+
+    variance: np.ndarray
+    slope: float
+    floor: float
+    sky_sigma: float
+
+
+def pixel_noise(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> Noise:
+    """Variance per pixel with unusable pixels (mask bits 6141, non-finite or zero sigma) made infinite.
+
+    The slope of variance with counts is measured between sky and bright pixels, so that the fit can exchange the noise of a pixel's
+    own count for the noise of the model: weights that follow the noise would bias faint fluxes low.
+    """
+    bad = (mask & np.uint16(UNUSABLE)) != 0
+    variance = np.square(sigma, dtype=np.float32)
+    bad |= ~(np.isfinite(variance) & (variance > 0) & np.isfinite(data))
+    variance[bad] = _BAD
+    sample = np.s_[1::3, 1::3]
+    var, counts, good = variance[sample], data[sample], ~bad[sample]
+    if not good.any():
+        return Noise(variance, 0.0, 1.0, 1.0)
+    sky = float(np.median(var[good]))
+    bright = good & (counts > 20.0 * np.sqrt(sky))
+    slope = float(np.median((var[bright] - sky) / counts[bright])) if np.count_nonzero(bright) >= 10 else 0.0
+    return Noise(variance, max(slope, 0.0), 0.5 * sky, float(np.sqrt(sky)))
+
+
+@dataclass
+class Stars:
+    """Sources under fit, one array each: x, y zero-based [pix], flux [DN], where they may not leave (x0, y0), box half widths."""
+
+    x: np.ndarray
+    y: np.ndarray
+    flux: np.ndarray
+    x0: np.ndarray
+    y0: np.ndarray
+    cell: np.ndarray
+    fit_half: np.ndarray
+    draw_half: np.ndarray
+
+    def keep(self, which: np.ndarray) -> Stars:
+        """The chosen rows."""
+        return Stars(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
+
+    def join(self, other: Stars) -> Stars:
+        """Both lists, re-sorted by cell so that neighbours share cached tables."""
+        both = [np.concatenate([getattr(self, n), getattr(other, n)]) for n in self.__dataclass_fields__]
+        order = np.argsort(both[5], kind="stable")
+        return Stars(*(column[order] for column in both))
+
+
+class Fitter:
+    """State of a fit: the residual image follows every change of a star."""
+
+    def __init__(self, data: np.ndarray, noise: Noise, mask: np.ndarray, psf: PsfModel, config: PsfPhotometryConfig):
+        self.noise, self.mask, self.psf, self.config = noise, mask, psf, config
+        self.data = data
+        self.residual = np.array(data, np.float32)
+        self.residual[~np.isfinite(self.residual)] = 0.0
+        self.grid = kernels.psf_grid(psf)
+        self.fwhm = psf.fwhm()
+        self.stamp = psf.render((psf.shape[1] - 1) / 2, (psf.shape[0] - 1) / 2)
+        self.norm = float(np.sum(self.stamp**2))
+        self.fit_half = int(np.clip(np.ceil(config.fit_radius_fwhm * self.fwhm), 3, kernels.HALF))
+
+    def stars(self, x, y, flux) -> Stars:
+        """Start a list, sorted by cell; sources with saturated pixels are fitted on their wings."""
+        x, y, flux = (np.array(v, np.float64) for v in (x, y, flux))
+        order = np.argsort(self.grid.cell(x, y), kind="stable")
+        x, y, flux = x[order], y[order], flux[order]
+        saturated = (box_or(self.mask, x, y, 3) & np.uint16(Mask.SATURATED)) != 0
+        fit = np.where(saturated, kernels.HALF, self.fit_half)
+        return Stars(x, y, flux, x.copy(), y.copy(), self.grid.cell(x, y), fit.astype(np.int64), self.draw_half(flux))
+
+    def draw_half(self, flux: np.ndarray) -> np.ndarray:
+        """Half width at which the model of a source falls below a twentieth of the sky noise (25 x 25 pixels at most)."""
+        profile = self.stamp.max(axis=0)[kernels.HALF:]
+        profile = np.maximum.accumulate(profile[::-1])[::-1]
+        half = np.searchsorted(-profile, -0.05 * self.noise.sky_sigma / np.maximum(flux, 1e-30))
+        return np.clip(half, min(self.fit_half + 1, kernels.HALF), kernels.HALF).astype(np.int64)
+
+    def draw(self, stars: Stars, sign: float) -> None:
+        """Add (+1) the stars to the residual image or take them out (-1)."""
+        kernels.add_stars(self.residual, self.grid.coefficients, stars.cell, stars.x, stars.y, stars.flux, sign, stars.draw_half)
+
+    def sweep(self, stars: Stars, times: int, *, free: bool = True) -> None:
+        """Gauss-Newton steps over all stars, `times` times."""
+        n, shift = self.noise, max(1.0, 0.6 * self.fwhm)
+        for _ in range(times):
+            kernels.sweep(self.residual, n.variance, n.slope, n.floor, self.config.psf_error, self.grid.coefficients, stars.cell,
+                          stars.x, stars.y, stars.flux, stars.fit_half, stars.draw_half, stars.x0, stars.y0, shift, free)
+
+    def measure(self, stars: Stars, *, free: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(sigflux, chi, sharp) of every star from the present residual."""
+        n = self.noise
+        information, quality = np.empty((len(stars.x), 6)), np.empty((len(stars.x), 3))
+        common = (self.residual, n.variance, n.slope, n.floor, self.config.psf_error, self.grid.coefficients, stars.cell,
+                  stars.x, stars.y, stars.flux, stars.fit_half)
+        kernels.measure_stars(*common, information, quality)
+        first, pairs = kernels.find_neighbours(stars.x, stars.y, self.residual.shape, 2.0 * self.fwhm)
+        sigma = kernels.flux_sigma(*common, information, first, pairs, free)
+        return sigma, quality[:, 0], quality[:, 1]
+
+    def drop(self, stars: Stars, which: np.ndarray) -> Stars:
+        """Give the light of some stars back to the residual and forget them."""
+        if which.any():
+            self.draw(stars.keep(which), 1.0)
+            return stars.keep(~which)
+        return stars
+
+    def merge(self, stars: Stars, reach: float) -> Stars:
+        """Of sources closer than `reach` [pix] only the brightest stays."""
+        first, pairs = kernels.find_neighbours(stars.x, stars.y, self.residual.shape, reach)
+        owner = np.repeat(np.arange(len(stars.x)), np.diff(first))
+        fainter = (stars.flux[owner] < stars.flux[pairs]) | ((stars.flux[owner] == stars.flux[pairs]) & (owner > pairs))
+        lost = np.zeros(len(stars.x), bool)
+        lost[owner[fainter]] = True
+        return self.drop(stars, lost)
+
+    def remove_sky(self) -> None:
+        """Take a smooth sky out of the residual: medians of a coarse mesh, interpolated linearly."""
+        mesh = self.config.sky_mesh
+        if mesh:
+            self.residual -= mesh_median(self.residual, self.noise.variance, mesh)
+
+    def search(self, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Point sources (x, y, flux) in the residual by the matched filter."""
+        h = int(np.clip(round(1.25 * self.fwhm), 2, 6))
+        kernel = self.stamp[kernels.HALF - h:kernels.HALF + h + 1, kernels.HALF - h:kernels.HALF + h + 1].astype(np.float32)
+        clean = np.where(np.isfinite(self.noise.variance), self.residual, np.float32(0.0))
+        score = matched_filter(clean, kernel)
+        n = self.noise
+        y, x, flux = local_maxima(score, self.residual, n.variance, n.slope, self.config.residual_error, self.data, n.sky_sigma,
+                                  float(np.sum(kernel.astype(float) ** 2)), threshold, h)
+        return x, y, flux
+
+
+def mesh_median(image: np.ndarray, variance: np.ndarray, mesh: int) -> np.ndarray:
+    """Smooth level float32 (ny, nx): median of every second usable pixel in meshes, 3 x 3 median over meshes, bilinear between them."""
+    from scipy.ndimage import median_filter
+
+    ny, nx = image.shape
+    rows, cols = max(1, round(ny / mesh)), max(1, round(nx / mesh))
+    y_edge, x_edge = np.linspace(0, ny, rows + 1).astype(int), np.linspace(0, nx, cols + 1).astype(int)
+    level = np.zeros((rows, cols))
+    for i in range(rows):
+        for j in range(cols):
+            block = np.s_[y_edge[i]:y_edge[i + 1]:2, x_edge[j]:x_edge[j + 1]:2]
+            values = image[block][np.isfinite(variance[block])]
+            level[i, j] = np.median(values) if values.size > 20 else np.nan
+    level[np.isnan(level)] = np.nanmedian(level) if np.isfinite(level).any() else 0.0
+    level = median_filter(level, 3, mode="nearest").astype(np.float32)
+    y_mid, x_mid = (y_edge[1:] + y_edge[:-1] - 1) / 2, (x_edge[1:] + x_edge[:-1] - 1) / 2
+    across = np.array([np.interp(np.arange(nx), x_mid, row) for row in level], np.float32)
+    where = np.interp(np.arange(ny), y_mid, np.arange(rows))
+    low = np.minimum(where.astype(int), max(rows - 2, 0))
+    part = (where - low).astype(np.float32)[:, None]
+    return across[low] * (1 - part) + across[np.minimum(low + 1, rows - 1)] * part
+
+
+def fit_catalogue(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detections: np.ndarray, psf: PsfModel, wcs, *,
+                  config: PsfPhotometryConfig = PsfPhotometryConfig()) -> tuple[np.ndarray, np.ndarray]:
+    """PSF-fit catalogue of a background-subtracted image: every source fitted with its neighbours subtracted, in two passes.
+
+    Pass 1 fits (x, y, flux) of all detections by Gauss-Newton steps on the common residual; sources found in that residual by the
+    matched filter join, and pass 2 fits all again.
+
+    Parameters
+    ----------
+    data : float32 (ny, nx) [DN], background-subtracted. sigma : float32 [DN]. mask : uint16; pixels with UNUSABLE (6141) bits, NaN
+        or zero sigma are not used. A source with saturated pixels is fitted on its unsaturated wings.
+    detections : structured, at least x, y (zero-based) and flux [DN]. wcs : TpvWcs or None (ra, dec NaN).
+
+    Returns
+    -------
+    psfcat : `dtype_of(PSFCAT)`, by descending flux; xpos, ypos are FITS one-based. Sources fitted below `min_snr` are left out.
+        sigflux includes the covariance with the source's position and with neighbours. chi is the RMS of the weighted residuals;
+        sharp [pix^2] the excess of the source's second moment over the PSF's (DAOPhot's meaning; about minus the PSF's own variance
+        for a single-pixel spike). mag is -2.5 log10(flux), uncalibrated. flags: OR of the mask in 5 x 5 pixels.
+    residual : float32 (ny, nx), data minus all models and minus the residual sky.
+    """
+    noise = pixel_noise(data, sigma, mask)
+    fitter = Fitter(data, noise, mask, psf, config)
+    ny, nx = data.shape
+    x, y, flux = (np.asarray(detections[name], np.float64) for name in ("x", "y", "flux"))
+    inside = np.isfinite(x) & np.isfinite(y) & (x > -0.5) & (y > -0.5) & (x < nx - 0.5) & (y < ny - 0.5)
+    flux = np.where(np.isfinite(flux) & (flux > 0), flux, noise.sky_sigma)
+    stars = fitter.stars(x[inside], y[inside], flux[inside])
+    fitter.draw(stars, -1.0)
+    fitter.sweep(stars, config.first_sweeps)
+    stars = fitter.merge(stars, 0.4 * fitter.fwhm)
+    fitter.remove_sky()
+    found = fitter.stars(*fitter.search(config.detect_snr))
+    fitter.draw(found, -1.0)
+    stars = stars.join(found)
+    fitter.sweep(stars, config.second_sweeps - 1)
+    stars = fitter.merge(stars, 0.4 * fitter.fwhm)
+    sigflux, _, _ = fitter.measure(stars)
+    stars = fitter.drop(stars, ~(stars.flux > 0.8 * config.min_snr * sigflux))
+    fitter.sweep(stars, 1)
+    sigflux, chi, sharp = fitter.measure(stars)
+    weak = ~(stars.flux >= config.min_snr * sigflux)
+    fitter.drop(stars, weak)
+    stars, sigflux, chi, sharp = stars.keep(~weak), sigflux[~weak], chi[~weak], sharp[~weak]
+    return _catalogue(stars, sigflux, chi, sharp, mask, wcs), fitter.residual
+
+
+def _catalogue(stars: Stars, sigflux, chi, sharp, mask, wcs) -> np.ndarray:
+    order = np.argsort(-stars.flux, kind="stable")
+    table = np.zeros(len(order), dtype_of(PSFCAT))
+    x, y, flux, sigflux = stars.x[order], stars.y[order], stars.flux[order], sigflux[order]
+    table["sourceid"] = np.arange(len(order))
+    table["xpos"], table["ypos"] = x + 1.0, y + 1.0
+    table["ra"], table["dec"] = wcs.sky(x, y) if wcs is not None else (np.nan, np.nan)
+    table["flux"], table["sigflux"], table["snr"] = flux, sigflux, flux / sigflux
+    table["mag"], table["sigmag"] = -2.5 * np.log10(flux), 2.5 / np.log(10.0) * sigflux / flux
+    table["chi"], table["sharp"] = chi[order], sharp[order]
+    table["flags"] = box_or(mask, x, y, 2).astype(np.int16)
+    return table
+
+
+def fit_fixed(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, psf: PsfModel, x, y, *, sweeps: int = 4,
+              config: PsfPhotometryConfig = PsfPhotometryConfig()) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Forced PSF photometry at given zero-based positions of a background-subtracted (or difference) image.
+
+    Positions stay; fluxes of all positions are fitted together (overlapping ones share the light). Negative fluxes are normal.
+
+    Returns
+    -------
+    flux, sigflux : (N,) [DN], chi : (N,). NaN where the position is off the image or has no usable pixel.
+    """
+    noise = pixel_noise(data, sigma, mask)
+    fitter = Fitter(data, noise, mask, psf, config)
+    x, y = np.atleast_1d(np.asarray(x, np.float64)), np.atleast_1d(np.asarray(y, np.float64))
+    flux, sigflux, chi = (np.full(len(x), np.nan) for _ in range(3))
+    inside = np.flatnonzero(np.isfinite(x) & np.isfinite(y) & (x > -0.5) & (y > -0.5) & (x < data.shape[1] - 0.5) & (y < data.shape[0] - 0.5))
+    inside = inside[np.argsort(fitter.grid.cell(x[inside], y[inside]), kind="stable")]
+    stars = fitter.stars(x[inside], y[inside], np.zeros(len(inside)))
+    fitter.sweep(stars, sweeps, free=False)
+    sigma_fit, chi_fit, _ = fitter.measure(stars, free=False)
+    seen = np.isfinite(sigma_fit)
+    flux[inside[seen]], sigflux[inside[seen]], chi[inside[seen]] = stars.flux[seen], sigma_fit[seen], chi_fit[seen]
+    return flux, sigflux, chi
