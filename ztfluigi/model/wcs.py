@@ -57,19 +57,25 @@ class TpvWcs:
             return xi, eta
         return evaluate_tpv(self.pv1, xi, eta), evaluate_tpv(self.pv2, eta, xi)
 
-    def pixel(self, ra, dec) -> tuple[np.ndarray, np.ndarray]:
-        """Zero-based pixels of sky positions; NaN on the far side of the sky. Inverts TPV by fixed-point steps to 1e-7 pix."""
-        target_xi, target_eta = project(ra, dec, *self.crval)
-        xi, eta = target_xi, target_eta
-        if self.distorted:
-            tolerance = self.pixel_scale_arcsec / 3600.0 * 1e-7
+    def undistort(self, xi, eta) -> tuple[np.ndarray, np.ndarray]:
+        """Inverse of `distort` [deg], by fixed-point steps to 1e-9 pixel; NaN where they do not converge."""
+        if not self.distorted:
+            return xi, eta
+        tolerance = self.pixel_scale_arcsec / 3600.0 * 1e-9
+        plain_xi, plain_eta = np.asarray(xi, float), np.asarray(eta, float)
+        with np.errstate(invalid="ignore", over="ignore"):
             for _ in range(50):
-                fit_xi, fit_eta = self.distort(xi, eta)
-                step_xi, step_eta = target_xi - fit_xi, target_eta - fit_eta
-                xi, eta = xi + step_xi, eta + step_eta
-                with np.errstate(invalid="ignore"):
-                    if not np.any(np.maximum(np.abs(step_xi), np.abs(step_eta)) > tolerance):
-                        break
+                fit_xi, fit_eta = self.distort(plain_xi, plain_eta)
+                step_xi, step_eta = xi - fit_xi, eta - fit_eta
+                plain_xi, plain_eta = plain_xi + step_xi, plain_eta + step_eta
+                moving = np.maximum(np.abs(step_xi), np.abs(step_eta)) > tolerance
+                if not np.any(moving):
+                    break
+        return np.where(moving, np.nan, plain_xi), np.where(moving, np.nan, plain_eta)
+
+    def pixel(self, ra, dec) -> tuple[np.ndarray, np.ndarray]:
+        """Zero-based pixels of sky positions; NaN on the far side of the sky and where the polynomial has no inverse."""
+        xi, eta = self.undistort(*project(ra, dec, *self.crval))
         inverse = np.linalg.inv(np.array(self.cd))
         u = inverse[0, 0] * xi + inverse[0, 1] * eta
         v = inverse[1, 0] * xi + inverse[1, 1] * eta
@@ -107,16 +113,17 @@ class TpvWcs:
 def evaluate_tpv(coefficients: Mapping[int, float], own, other) -> np.ndarray:
     """TPV polynomial of one axis; `own` is the axis' coordinate and `other` the other one [deg]."""
     own, other = np.asarray(own, float), np.asarray(other, float)
-    # Horner in `own` with polynomials in `other`: five nested steps instead of thirty powers.
-    rows = {}
+    # Horner in `own` with polynomials in `other`.
+    rows = [[0.0] * (5 - i) for i in range(5)]
     for n, value in coefficients.items():
         i, j = TPV_POWERS[n]
-        rows.setdefault(i, {})[j] = value
+        rows[i][j] = value
     total = np.zeros(np.broadcast(own, other).shape)
-    for i in range(4, -1, -1):
-        inner = np.zeros_like(total)
-        for j in range(4, -1, -1):
-            inner = inner * other + rows.get(i, {}).get(j, 0.0)
+    for row in reversed(rows):
+        inner = np.full_like(total, row[-1])
+        for value in row[-2::-1]:
+            inner *= other
+            inner += value
         total = total * own + inner
     return total
 
