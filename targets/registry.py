@@ -1,0 +1,418 @@
+"""The product registry: the only code that reads or writes rows of `products` and `raw_files`.
+
+A row is current (`vbest` 1, or 2 when locked) or superseded (0, kept for the record). There is one current row per run, kind
+and key. Selections of inputs go through `usable_products`, which hides what is bad, replaced, unusable or superseded.
+Two back ends share one contract: `PostgresRegistry` here, `InMemoryRegistry` in `targets.registry_memory`.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import datetime
+import json
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import psycopg2.extras
+
+from ztfluigi.model.errors import BadInput
+from ztfluigi.model.ids import night_nid
+from ztfluigi.services import database, healpix
+from ztfluigi.services.settings import settings
+
+WAITING = "waiting"
+"""Fate in `counts` of a quadrant that has no row yet: its night is not finished."""
+FATE_ORDER = ("failed", "quarantined", "unusable", "sealed", "nothing-to-do")
+"""The fate of a quadrant is the first of these that one of its products has."""
+QUADRANTS = (1, 2, 3, 4)
+INGEST = "IngestCcd"
+MARKS = ("is_bad", "replaced_by", "good_after", "good_until", "vbest")
+Inputs = Mapping[str, "str | Iterable[str]"] | Iterable[str]
+
+
+@dataclass
+class ProductRow:
+    """One row of the registry. Units: deg, JD, s, MiB; `files` are dicts path (relative to the root), size, sha256.
+
+    `run`, `vbest`, `attempts`, `id` and `created` are filled by the registry.
+    """
+
+    kind: str
+    key: str
+    provid: str
+    state: str = "sealed"
+    reason: str | None = None
+    infobits: int = 0
+    numbers: dict = dataclasses.field(default_factory=dict)
+    night: str | None = None
+    exposure: str | None = None
+    field: int | None = None
+    filter: str | None = None
+    fid: int | None = None
+    ccdid: int | None = None
+    qid: int | None = None
+    rcid: int | None = None
+    nid: int | None = None
+    expid: int | None = None
+    rid: int | None = None
+    pid: int | None = None
+    jd: float | None = None
+    ra: float | None = None
+    dec: float | None = None
+    hpx: int | None = None
+    ra1: float | None = None
+    dec1: float | None = None
+    ra2: float | None = None
+    dec2: float | None = None
+    ra3: float | None = None
+    dec3: float | None = None
+    ra4: float | None = None
+    dec4: float | None = None
+    files: list = dataclasses.field(default_factory=list)
+    version: str | None = None
+    config: dict = dataclasses.field(default_factory=dict)
+    attempts: int = 1
+    is_bad: bool = False
+    replaced_by: str | None = None
+    good_after: str | None = None
+    good_until: str | None = None
+    started: datetime.datetime | None = None
+    seconds: float | None = None
+    cpu_s: float | None = None
+    peak_mib: float | None = None
+    host: str | None = None
+    pilot: str | None = None
+    code_version: str | None = None
+    run: str | None = None
+    vbest: int = 1
+    id: int | None = None
+    created: datetime.datetime | None = None
+
+
+@dataclass
+class RawFile:
+    """What became of one raw CCD file. `night` is that of its incoming folder; `path` is relative to the root."""
+
+    filename: str
+    night: str
+    state: str
+    exposure: str | None = None
+    ccdid: int | None = None
+    imgtype: str | None = None
+    reason: str | None = None
+    infobits: int = 0
+    path: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    attempts: int = 1
+    arrived: datetime.datetime | None = None
+
+
+@dataclass(frozen=True)
+class Between:
+    """Filter of `select`: low <= value <= high; None leaves a side open."""
+
+    low: object = None
+    high: object = None
+
+
+COLUMNS = tuple(f.name for f in dataclasses.fields(ProductRow))
+_STORED = tuple(name for name in COLUMNS if name not in ("id", "created"))
+JSON_COLUMNS = ("numbers", "files", "config")
+_DATES = ("night", "good_after", "good_until")
+_LIST = ", ".join(COLUMNS)
+_RAW_COLUMNS = tuple(f.name for f in dataclasses.fields(RawFile))
+
+
+class Registry(abc.ABC):
+    """The contract. `run` names the coherent set of products; by default that of the settings."""
+
+    def __init__(self, run: str | None = None):
+        self._run = run
+
+    @property
+    def run(self) -> str:
+        return self._run or settings().run
+
+    @abc.abstractmethod
+    def current(self, kind: str, key: str) -> ProductRow | None:
+        """The current row, whatever its state, or None."""
+
+    @abc.abstractmethod
+    def current_many(self, kind: str, keys: Iterable[str]) -> dict[str, ProductRow]:
+        """The current rows of those keys that have one."""
+
+    def seal(self, row: ProductRow, inputs: Inputs = (), also: Callable | None = None) -> ProductRow:
+        """Make `row` the current one: supersede, insert, note the inputs, run `also(cursor)`; all or nothing.
+
+        Parameters
+        ----------
+        inputs : role to provid(s), or provids alone.
+        also : writes what must appear with the row (events, ledger); called with the transaction's cursor (None in memory).
+
+        Raises `BadInput` when the current row is locked, `Transient` when the database gave up.
+        """
+        if row.state != "sealed":
+            raise ValueError(f"{row.kind} {row.key}: seal() takes a sealed row, not {row.state}")
+        return self._put(row, _roles(inputs), also)
+
+    def record(self, row: ProductRow, inputs: Inputs = (), also: Callable | None = None) -> ProductRow:
+        """Record that there is no product, for good and with its reason: unusable, nothing-to-do or quarantined."""
+        if row.state not in ("unusable", "nothing-to-do", "quarantined") or not row.reason:
+            raise ValueError(f"{row.kind} {row.key}: record() takes an unusable, nothing-to-do or quarantined row with a reason")
+        return self._put(row, _roles(inputs), also)
+
+    @abc.abstractmethod
+    def _put(self, row: ProductRow, roles: list[tuple[str, str]], also: Callable | None) -> ProductRow: ...
+
+    @abc.abstractmethod
+    def fail(self, kind: str, key: str, message: str, **identity) -> int:
+        """Count a failed attempt; the number of attempts since the product last had another state.
+
+        A row `failed` stands for the product unless an older one is current: that stays. `identity`: columns night, exposure, ...
+        """
+
+    @abc.abstractmethod
+    def mark(self, kind: str, key: str, **marks) -> None:
+        """Set quality marks of the current row: is_bad, replaced_by, good_after, good_until; vbest 2 locks, 1 unlocks."""
+
+    @abc.abstractmethod
+    def withdraw(self, kind: str, key: str) -> ProductRow | None:
+        """Supersede the current row without a successor (before its files are removed); the row withdrawn."""
+
+    @abc.abstractmethod
+    def by_provid(self, provid: str) -> ProductRow | None:
+        """The newest row of a product id, current or superseded."""
+
+    @abc.abstractmethod
+    def inputs_of(self, provid: str) -> list[tuple[str, str]]:
+        """(role, provid) of what a product was made of, sorted."""
+
+    @abc.abstractmethod
+    def dependents_of(self, provid: str) -> list[str]:
+        """provids of what was made of a product, sorted."""
+
+    @abc.abstractmethod
+    def select(self, kind: str, *, at: str | None = None, **filters) -> list[ProductRow]:
+        """Usable rows of a kind, by key. A filter is a column with a value, a list of values, or `Between`.
+
+        at : night for which the product must be valid (good_after <= at <= good_until).
+        """
+
+    @abc.abstractmethod
+    def put_raw_file(self, raw: RawFile, cursor=None) -> None:
+        """Insert or replace the row of a raw file; inside the caller's transaction when `cursor` is given."""
+
+    @abc.abstractmethod
+    def raw_files(self, night: str) -> list[RawFile]:
+        """Every raw file of a night, by name."""
+
+    @abc.abstractmethod
+    def counts(self, night: str) -> dict[str, dict[str, int]]:
+        """Fates of a night: `raw files`, `quadrants`, `events`, `packets`, each fate to number. A quadrant of an accepted file
+        without a row counts as `waiting`; an event that was not judged too."""
+
+
+class PostgresRegistry(Registry):
+    """The registry in the operations database."""
+
+    def current(self, kind, key):
+        rows = _rows(f"select {_LIST} from products where run = %s and kind = %s and key = %s and vbest > 0", (self.run, kind, key))
+        return rows[0] if rows else None
+
+    def current_many(self, kind, keys):
+        rows = _rows(f"select {_LIST} from products where run = %s and kind = %s and key = any(%s) and vbest > 0", (self.run, kind, list(keys)))
+        return {row.key: row for row in rows}
+
+    def _put(self, row, roles, also):
+        row = completed(row, self.run)
+        with database.transaction() as cursor:
+            # one writer at a time for this product, so that the unique index never refuses the second of two
+            cursor.execute("select pg_advisory_xact_lock(hashtextextended(%(name)s, 0)); select vbest, state, attempts from products "
+                           "where run = %(run)s and kind = %(kind)s and key = %(key)s and vbest > 0",
+                           {"name": f"{row.run}/{row.kind}/{row.key}", "run": row.run, "kind": row.kind, "key": row.key})
+            before = cursor.fetchone()
+            row.attempts = attempts_after(row, before)
+            cursor.execute("update products set vbest = 0 where run = %(run)s and kind = %(kind)s and key = %(key)s and vbest > 0; "
+                           f"insert into products ({', '.join(_STORED)}) values ({', '.join(f'%({name})s' for name in _STORED)}) "
+                           "returning id, created", _stored(row))
+            row = dataclasses.replace(row, **cursor.fetchone())
+            if roles:
+                psycopg2.extras.execute_values(cursor, "insert into product_inputs (provid, role, input_provid) values %s on conflict do nothing",
+                                               [(row.provid, *pair) for pair in roles])
+            if also is not None:
+                also(cursor)
+        return row
+
+    def fail(self, kind, key, message, **identity):
+        with database.transaction() as cursor:
+            cursor.execute("select pg_advisory_xact_lock(hashtextextended(%(name)s, 0)); select state, attempts, created from products "
+                           "where run = %(run)s and kind = %(kind)s and key = %(key)s and vbest > 0",
+                           {"name": f"{self.run}/{kind}/{key}", "run": self.run, "kind": kind, "key": key})
+            before = cursor.fetchone()
+            if before is None:
+                attempts = 1
+                row = completed(ProductRow(kind, key, "", "failed", message, **identity), self.run)
+                cursor.execute(f"insert into products ({', '.join(_STORED)}) values ({', '.join(f'%({name})s' for name in _STORED)})", _stored(row))
+            elif before["state"] == "failed":
+                attempts = before["attempts"] + 1
+                cursor.execute("update products set attempts = %s, reason = %s, host = %s where run = %s and kind = %s and key = %s and vbest > 0",
+                               (attempts, message, socket.gethostname(), self.run, kind, key))
+            else:
+                cursor.execute('select count(*) from failures where run = %s and kind = %s and key = %s and "when" > %s',
+                               (self.run, kind, key, before["created"]))
+                attempts = cursor.fetchone()["count"] + 1
+            cursor.execute("insert into failures (run, kind, key, attempts, message, host) values (%s, %s, %s, %s, %s, %s)",
+                           (self.run, kind, key, attempts, message, socket.gethostname()))
+        return attempts
+
+    def mark(self, kind, key, **marks):
+        check_marks(marks)
+        done = database.execute(f"update products set {', '.join(f'{name} = %({name})s' for name in marks)} "
+                                "where run = %(run)s and kind = %(kind)s and key = %(key)s and vbest > 0",
+                                {**marks, "run": self.run, "kind": kind, "key": key})
+        if not done:
+            raise BadInput(f"there is no {kind} {key} in run {self.run} to mark")
+
+    def withdraw(self, kind, key):
+        with database.transaction() as cursor:
+            cursor.execute("update products set vbest = 0 where run = %s and kind = %s and key = %s and vbest > 0 "
+                           f"returning {_LIST}", (self.run, kind, key))
+            found = cursor.fetchone()
+        return _row(tuple(found.values())) if found else None
+
+    def by_provid(self, provid):
+        rows = _rows(f"select {_LIST} from products where provid = %s and run = %s order by id desc limit 1", (provid, self.run))
+        return rows[0] if rows else None
+
+    def inputs_of(self, provid):
+        found = database.query("select role, input_provid from product_inputs where provid = %s order by 1, 2", (provid,))
+        return [(r["role"], r["input_provid"]) for r in found]
+
+    def dependents_of(self, provid):
+        found = database.query("select distinct provid from product_inputs where input_provid = %s order by 1", (provid,))
+        return [r["provid"] for r in found]
+
+    def select(self, kind, *, at=None, **filters):
+        check_filters(filters)
+        clauses, args = ["run = %s", "kind = %s"], [self.run, kind]
+        if at is not None:
+            clauses.append("coalesce(good_after <= %s, true) and coalesce(good_until >= %s, true)")
+            args += [at, at]
+        for name, value in filters.items():
+            if isinstance(value, Between):
+                for sign, bound in ((">=", value.low), ("<=", value.high)):
+                    if bound is not None:
+                        clauses.append(f"{name} {sign} %s")
+                        args.append(bound)
+            elif value is None:
+                clauses.append(f"{name} is null")
+            elif isinstance(value, (list, tuple, set, frozenset)):
+                clauses.append(f"{name} in %s" if value else "false")
+                args += [tuple(value)] if value else []
+            else:
+                clauses.append(f"{name} = %s")
+                args.append(value)
+        return _rows(f"select {_LIST} from usable_products where {' and '.join(clauses)} order by key", args)
+
+    def put_raw_file(self, raw, cursor=None):
+        changes = ", ".join(f"{name} = excluded.{name}" for name in _RAW_COLUMNS[1:])
+        sql = (f"insert into raw_files ({', '.join(_RAW_COLUMNS)}) values ({', '.join(f'%({name})s' for name in _RAW_COLUMNS)}) "
+               f"on conflict (filename) do update set {changes}")
+        if cursor is None:
+            database.execute(sql, dataclasses.asdict(raw))
+        else:
+            cursor.execute(sql, dataclasses.asdict(raw))
+
+    def raw_files(self, night):
+        found = database.query(f"select {', '.join(_RAW_COLUMNS)} from raw_files where night = %s order by filename", (night,))
+        return [RawFile(**{**row, "night": row["night"].isoformat()}) for row in found]
+
+    def counts(self, night):
+        raw = "select state, count(*) as n from raw_files where night = %(night)s group by 1"
+        quadrants = """
+            select coalesce(state, %(waiting)s) as state, count(*) as n from (
+                select r.exposure, r.ccdid, q.qid,
+                       (%(order)s::text[])[min(array_position(%(order)s::text[], p.state)) filter (where p.qid = q.qid or r.imgtype <> 'o')] as state
+                from raw_files r cross join unnest(%(quadrants)s::int[]) as q(qid)
+                left join products p on p.exposure = r.exposure and p.ccdid = r.ccdid and (p.qid = q.qid or p.qid is null)
+                     and p.run = %(run)s and p.vbest > 0 and p.kind <> %(ingest)s
+                where r.night = %(night)s and r.state = 'sealed' group by 1, 2, 3) fates
+            group by 1"""
+        events = "select coalesce(fate, %(waiting)s) as state, count(*) as n from candidates where nid = %(nid)s and run = %(run)s group by 1"
+        packets = "select state, count(*) as n from alerts where run = %(run)s and night = %(night)s group by 1"
+        args = {"night": night, "nid": night_nid(night), "run": self.run, "waiting": WAITING, "order": list(FATE_ORDER),
+                "quadrants": list(QUADRANTS), "ingest": INGEST}
+        parts = {"raw files": raw, "quadrants": quadrants, "events": events, "packets": packets}
+        return {name: {r["state"]: r["n"] for r in database.query(sql, args)} for name, sql in parts.items()}
+
+
+def _rows(sql: str, args: Sequence) -> list[ProductRow]:
+    return [_row(found) for found in database.query(sql, args, rows=tuple)]
+
+
+def _row(found: Sequence) -> ProductRow:
+    """A row from values in the order of COLUMNS."""
+    row = ProductRow(*found)
+    for name in _DATES:
+        if (value := getattr(row, name)) is not None:
+            setattr(row, name, value.isoformat())
+    return row
+
+
+def _stored(row: ProductRow) -> dict:
+    values = {name: getattr(row, name) for name in _STORED}
+    for name in JSON_COLUMNS:
+        values[name] = json.dumps(values[name], allow_nan=False)
+    return values
+
+
+def completed(row: ProductRow, run: str) -> ProductRow:
+    """A copy of a row as the registry keeps it: Python's own scalars, run, host and place filled in."""
+    values = {name: plain(getattr(row, name)) if name in JSON_COLUMNS else getattr(row, name) for name in COLUMNS}
+    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+    if values["hpx"] is None and values["ra"] is not None and values["dec"] is not None:
+        values["hpx"] = int(healpix.index(values["ra"], values["dec"]))
+    return ProductRow(**values | {"run": run, "vbest": 1, "host": row.host or socket.gethostname()})
+
+
+def plain(value):
+    """A value as JSON can hold it: numpy scalars become Python's, NaN and infinity become null, other things their string."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def _roles(inputs: Inputs) -> list[tuple[str, str]]:
+    if not isinstance(inputs, Mapping):
+        inputs = {"": inputs}
+    pairs = {(role, provid) for role, given in inputs.items() for provid in ([given] if isinstance(given, str) else given)}
+    return sorted(pairs)
+
+
+def attempts_after(row: ProductRow, before: Mapping | None) -> int:
+    """Attempts of a row that follows the current one `before`; `BadInput` when that is locked."""
+    if before is not None and before["vbest"] == 2:
+        raise BadInput(f"{row.kind} {row.key} of run {row.run} is locked as best: unlock it, or use another run")
+    return before["attempts"] + 1 if before is not None and before["state"] == "failed" else 1
+
+
+def check_marks(marks: Mapping) -> None:
+    if not marks or (unknown := set(marks) - set(MARKS)):
+        raise ValueError(f"marks are {', '.join(MARKS)}, not {sorted(unknown) if marks else 'none'}")
+
+
+def check_filters(filters: Mapping) -> None:
+    if unknown := set(filters) - set(COLUMNS):
+        raise ValueError(f"products have no column {', '.join(sorted(unknown))}")
