@@ -29,6 +29,7 @@ _BLEND_ARCSEC, _BLEND_MAG = 3.0, 2.5  # a neighbour so close and so bright moves
 _HIGH_SNR = 100.0
 _GRID = 3  # cells a side of the grid behind the in-grid metrics
 _TRUNCATED = 2 | 4 | 8  # extraction flags of cut-off footprints
+_MAX_MERIDIAN_TURN_DEG = 5.0
 _PER_TERM = 3  # stars wanted for each coefficient before the order is lowered
 
 
@@ -79,6 +80,7 @@ def solve(detections, gaia, *, prior: TpvWcs, jd: float, shape, config: Astromet
 
     Metrics: ASTROMN, ASTRRMS1, ASTRRMS2 [deg], ASTCHI2 as the header cards; astrom_ref_percent, astrom_detected_percent,
     astrom_grid_min, astrom_grid_residual_arcsec, pixel_scale_percent, astrom_chi2_change_percent (inputs of INFOBITS 13 to 21);
+    pixel_scale_arcsec at the centre;
     pointing_offset_arcsec, rotation_deg, pattern_pairs, pattern_log_chance, astrom_order, astrom_floor_mas.
 
     Raises
@@ -94,7 +96,7 @@ def solve(detections, gaia, *, prior: TpvWcs, jd: float, shape, config: Astromet
     moved = project(*wcs.sky(*centre), *prior.sky(*centre))
     metrics |= {"pointing_offset_arcsec": float(np.hypot(*moved) * 3600.0), "rotation_deg": _rotation(prior, wcs),
                 "pattern_pairs": found.pairs, "pattern_log_chance": found.log_chance, "astrom_order": order,
-                "astrom_floor_mas": floor * _MAS_PER_DEG}
+                "astrom_floor_mas": float(floor * _MAS_PER_DEG)}
     return Astrometry(wcs, metrics, residuals)
 
 
@@ -145,8 +147,10 @@ def _first_pass(stars: _Stars, prior, shape, config):
     pixel = prior.pixel_scale_arcsec
     ref_x, ref_y = prior.pixel(stars.ra, stars.dec)
     known = np.isfinite(ref_x + ref_y)
+    # Near a pole a pointing error turns the meridian under the camera.
+    turn = min(config.search_radius_arcsec / 3600.0 * abs(np.tan(np.radians(prior.crval[1]))), _MAX_MERIDIAN_TURN_DEG)
     found = match_pattern(stars.x, stars.y, ref_x[known], ref_y[known], shape=shape, search_radius=config.search_radius_arcsec / pixel,
-                          pair_radius=config.match_radius_arcsec / pixel, max_rotation_deg=config.max_rotation_deg,
+                          pair_radius=config.match_radius_arcsec / pixel, max_rotation_deg=config.max_rotation_deg + turn,
                           max_scale_change=config.max_scale_change)
     if found is None:
         raise NoSolution("no pattern match between detections and Gaia beyond chance", infobits=NOT_POSSIBLE,
@@ -196,7 +200,8 @@ def _second_pass(stars: _Stars, first, prior, config):
             order -= 1
         wcs = fit_tpv(stars.x[i[good]], stars.y[i[good]], stars.ra[j[good]], stars.dec[j[good]], formal[good] + floor**2,
                       start=wcs, prior=prior, order=order, tolerance=config.distortion_tolerance)
-        radius = float(np.clip(5.0 * 3600.0 * np.hypot(_mad(residual[:, good]), np.median(np.sqrt(formal))), 0.5, config.match_radius_arcsec))
+        scatter = 3600.0 * np.hypot(_mad(residual[:, good]), np.median(np.sqrt(formal)))
+        radius = float(np.clip(5.0 * scatter, 0.5, config.match_radius_arcsec))
     i, j, residual = _match(stars, wcs, radius)
     formal = (stars.sigma_pix[i] * scale) ** 2 + stars.sigma_deg[j] ** 2
     used = np.max(np.abs(residual), axis=0) <= config.clip_sigma * np.sqrt(formal + floor**2)
@@ -220,7 +225,8 @@ def _judge(stars: _Stars, wcs, first, prior, used, pairs, shape, config):
     plane = np.array(first.distort(*first.intermediate(stars.x[i], stars.y[i]))) - project(stars.ra[j], stars.dec[j], *first.crval)
     chi2_first = _chi_square(plane, formal)
     ny, nx = shape
-    cell = np.clip((stars.y[i] * _GRID / ny).astype(int), 0, _GRID - 1) * _GRID + np.clip((stars.x[i] * _GRID / nx).astype(int), 0, _GRID - 1)
+    row, column = (np.clip((v[i] * _GRID / n).astype(int), 0, _GRID - 1) for v, n in ((stars.y, ny), (stars.x, nx)))
+    cell = row * _GRID + column
     counts = np.bincount(cell, minlength=_GRID**2)
     distance = np.hypot(*residual) * 3600.0
     medians = [np.median(distance[cell == k]) for k in np.flatnonzero(counts)]
@@ -235,14 +241,15 @@ def _judge(stars: _Stars, wcs, first, prior, used, pairs, shape, config):
         "astrom_ref_percent": 100.0 * i.size / max(1, int(inside.sum())),
         "astrom_detected_percent": 100.0 * float(np.mean(matched[expected])),
         "astrom_grid_min": int(counts.min()), "astrom_grid_residual_arcsec": float(max(medians)),
+        "pixel_scale_arcsec": 3600.0 * _central_scale(wcs, shape),
         "pixel_scale_percent": 100.0 * (_central_scale(wcs, shape) / _central_scale(prior, shape) - 1.0),
         "astrom_chi2_change_percent": 100.0 * (chi2 / chi2_first - 1.0) if chi2_first > 0 else 0.0,
     }
     sky = wcs.sky(stars.x[i], stars.y[i])
     offset = _local_offset(*sky, stars.ra[j], stars.dec[j])
     residuals = np.zeros(i.size, RESIDUAL)
-    for name, values in (("x", stars.x[i]), ("y", stars.y[i]), ("dra_mas", offset[0] * _MAS_PER_DEG), ("ddec_mas", offset[1] * _MAS_PER_DEG),
-                         ("g_mag", stars.g[j]), ("source_id", stars.source_id[j]), ("snr", stars.snr[i])):
+    for name, values in (("x", stars.x[i]), ("y", stars.y[i]), ("dra_mas", offset[0] * _MAS_PER_DEG),
+                         ("ddec_mas", offset[1] * _MAS_PER_DEG), ("g_mag", stars.g[j]), ("source_id", stars.source_id[j]), ("snr", stars.snr[i])):
         residuals[name] = values
     return metrics, residuals
 

@@ -7,7 +7,7 @@ import sep
 
 from ztfluigi.algorithms.centroid import SIGMA_TO_FWHM, fit_positions, fit_widths, gather_bits
 from ztfluigi.model.columns import Column, dtype_of
-from ztfluigi.model.config.detection import DetectionConfig
+from ztfluigi.model.config.astrometry import DetectionConfig
 from ztfluigi.model.maskbits import UNUSABLE, Mask
 
 DETECTION = (
@@ -83,8 +83,8 @@ def _extract(data, rms, blind, config: DetectionConfig) -> np.ndarray:
         sep.set_extract_pixstack(pixstack)
         sep.set_sub_object_limit(objects)
         try:
-            return sep.extract(data, config.threshold, err=rms, mask=blind, minarea=config.min_area, filter_type="conv", deblend_nthresh=config.deblend_levels,
-                               deblend_cont=config.deblend_contrast)
+            return sep.extract(data, config.threshold, err=rms, mask=blind, minarea=config.min_area, filter_type="conv",
+                               deblend_nthresh=config.deblend_levels, deblend_cont=config.deblend_contrast)
         except Exception as error:  # sep raises bare Exception
             if "pixel buffer" not in str(error) and "deblending overflow" not in str(error):
                 raise

@@ -15,12 +15,12 @@ from numba import njit
 from scipy.spatial import cKDTree
 from scipy.stats import poisson
 
-CHANCE_LIMIT = 1e-10
-"""Largest accepted probability that a match is chance, over all trials of the search."""
+CHANCE_LIMIT = 1e-6
+"""Largest accepted probability that a match is chance, over all trials of the search; on unrelated lists it stays above 1."""
 MIN_FRACTION = 0.15
 """Smallest accepted fraction of paired stars in the shorter list."""
 MAX_SHEAR = 0.005
-_FREE_PAIRS = 3  # an affine transformation fits three pairs exactly
+_FREE_PAIRS = {4: 2, 6: 3}  # pairs that a transformation of so many parameters fits exactly
 _BRIGHTEST = (60, 200, 600)
 _CANDIDATES = 4
 _CONTROL_RADII = (6.0, 10.0)  # in pair radii
@@ -157,11 +157,11 @@ def _refine(matrix, offset, stars, refs, tree, pair_radius, trials):
     for factor in (4.0, 2.5, 1.5, 1.0, 1.0):
         points = stars @ matrix.T + offset
         i, j = _pairs(points, tree, factor * pair_radius)
-        if i.size <= _FREE_PAIRS:
+        if i.size <= _FREE_PAIRS[6]:
             return None
         # Few pairs, or a wide radius with chance pairs in it: four parameters are steadier than six.
-        fit = _fit_affine if i.size >= 12 and factor < 4.0 else _fit_similarity
-        matrix, offset = fit(stars[i], refs[j])
+        parameters = 6 if i.size >= 12 and factor < 4.0 else 4
+        matrix, offset = (_fit_affine if parameters == 6 else _fit_similarity)(stars[i], refs[j])
         if not np.all(np.isfinite(matrix)):
             return None
     points = stars @ matrix.T + offset
@@ -178,7 +178,7 @@ def _refine(matrix, offset, stars, refs, tree, pair_radius, trials):
             shift = radius * pair_radius * np.array([math.cos(angle), math.sin(angle)])
             controls.append(_pairs(points + shift, tree, pair_radius)[0].size)
     expected = max(expected, float(np.mean(controls)), 1e-3)
-    log_chance = max(-300.0, float(poisson.logsf(i.size - _FREE_PAIRS - 1, expected) / math.log(10.0) + math.log10(trials)))
+    log_chance = max(-300.0, float(poisson.logsf(i.size - _FREE_PAIRS[parameters] - 1, expected) / math.log(10.0) + math.log10(trials)))
     return PatternMatch(matrix, offset, int(i.size), i.size / max(1, min(covered.sum(), in_frame.sum())), log_chance)
 
 
