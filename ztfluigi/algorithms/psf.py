@@ -221,9 +221,10 @@ def _fit_stamps(stamps: _Stamps, noise, psf: PsfModel, config):
     residual = stamps.image.copy()
     kernels.add_stars(residual, grid.coefficients, cell, stamps.x, stamps.y, stamps.flux, -1.0, draw_half)
     common = (residual, stamps.variance, noise.slope, noise.floor, config.core_error, grid.coefficients, cell, stamps.x, stamps.y, stamps.flux)
+    alone = np.zeros(n + 1, np.int64)
     x0, y0 = stamps.x.copy(), stamps.y.copy()
     for _ in range(3):
-        kernels.sweep(*common, fit_half, draw_half, x0, y0, 2.0, True)
+        kernels.sweep(*common, fit_half, draw_half, x0, y0, 2.0, True, 0.03, np.ones(n, bool), alone, alone)
     quality = np.empty((n, 3))
     kernels.measure_stars(*common, fit_half, np.empty((n, 6)), quality)
     return residual, quality[:, 0], quality[:, 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from ztfluigi.algorithms import psf_kernels as kernels
 from ztfluigi.algorithms.source_search import box_or, local_maxima, matched_filter
@@ -12,10 +13,6 @@ from ztfluigi.model.columns import PSFCAT, dtype_of
 from ztfluigi.model.config.photometry import PsfPhotometryConfig
 from ztfluigi.model.maskbits import UNUSABLE, Mask
 from ztfluigi.model.psf import PsfModel
-
-#: Variance that marks a pixel as not used.
-_BAD = np.float32(np.inf)
-
 
 @dataclass
 class Noise:
@@ -34,18 +31,27 @@ def pixel_noise(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> Noise:
     The slope of variance with counts is measured between sky and bright pixels, so that the fit can exchange the noise of a pixel's
     own count for the noise of the model: weights that follow the noise would bias faint fluxes low.
     """
-    bad = (mask & np.uint16(UNUSABLE)) != 0
-    variance = np.square(sigma, dtype=np.float32)
-    bad |= ~(np.isfinite(variance) & (variance > 0) & np.isfinite(data))
-    variance[bad] = _BAD
-    sample = np.s_[1::3, 1::3]
-    var, counts, good = variance[sample], data[sample], ~bad[sample]
+    variance = _variance(data, sigma, mask, np.uint16(UNUSABLE))
+    sample = np.s_[2::5, 2::5]
+    var, counts = variance[sample], data[sample]
+    good = np.isfinite(var)
     if not good.any():
         return Noise(variance, 0.0, 1.0, 1.0)
     sky = float(np.median(var[good]))
     bright = good & (counts > 20.0 * np.sqrt(sky))
     slope = float(np.median((var[bright] - sky) / counts[bright])) if np.count_nonzero(bright) >= 10 else 0.0
     return Noise(variance, max(slope, 0.0), 0.5 * sky, float(np.sqrt(sky)))
+
+
+@njit(cache=True, nogil=True)
+def _variance(data, sigma, mask, unusable):
+    out = np.empty(data.shape, np.float32)
+    for y in range(data.shape[0]):
+        for x in range(data.shape[1]):
+            v = np.float32(sigma[y, x] * sigma[y, x])
+            good = mask[y, x] & unusable == 0 and v > 0 and v < np.float32(1e30) and np.isfinite(data[y, x])
+            out[y, x] = v if good else np.float32(np.inf)
+    return out
 
 
 @dataclass
@@ -109,9 +115,11 @@ class Fitter:
     def sweep(self, stars: Stars, times: int, *, free: bool = True) -> None:
         """Gauss-Newton steps over all stars, `times` times."""
         n, shift = self.noise, max(1.0, 0.6 * self.fwhm)
+        first, pairs = kernels.find_neighbours(stars.x, stars.y, self.residual.shape, self.fit_half + 2.0 * self.fwhm)
+        active = np.ones(len(stars.x), bool)
         for _ in range(times):
             kernels.sweep(self.residual, n.variance, n.slope, n.floor, self.config.psf_error, self.grid.coefficients, stars.cell,
-                          stars.x, stars.y, stars.flux, stars.fit_half, stars.draw_half, stars.x0, stars.y0, shift, free)
+                          stars.x, stars.y, stars.flux, stars.fit_half, stars.draw_half, stars.x0, stars.y0, shift, free, 0.03, active, first, pairs)
 
     def measure(self, stars: Stars, *, free: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(sigflux, chi, sharp) of every star from the present residual."""
