@@ -1,0 +1,261 @@
+"""Image differencing: science minus reference with matched throughput, place, background and PSFs (paper 3.6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numba import njit
+
+from ztfluigi.algorithms.image_match import (StarMatch, Surface, differential_background, fit_surface, match_stars, residual_background,
+                                              stamp_of_reference, stamp_of_science)
+from ztfluigi.algorithms.resample import GRID, resample, source_grid
+from ztfluigi.algorithms.zogy import TileGrid, proper_difference
+from ztfluigi.model.config.difference import DifferenceConfig
+from ztfluigi.model.errors import BadInput, Unusable
+from ztfluigi.model.images import Calibrated, Coadd
+from ztfluigi.model.maskbits import SOURCE, UNUSABLE, Mask
+from ztfluigi.model.psf import PsfModel
+
+#: Side of the archived PSF stamp of a difference image [pix].
+STAMP = 25
+#: Stars at least this bright measure the astrometric mismatch; fainter ones would add their own noise.
+ASTROMETRY_SNR = 50.0
+#: Astrometric mismatch below which the score does not trust the catalogues [pix].
+MIN_ASTROMETRIC_RMS = 0.01
+
+
+@dataclass
+class Difference:
+    """Science minus reference on the science grid and zero point.
+
+    data : float32 (ny, nx) [DN], 0 where there is no reference. sigma : float32 [DN], noise of `data` (infinite where masked NAN).
+    mask : uint16, bits of science and reference; NAN where the reference has no data.
+    psf : (25, 25), sum 1, at the centre; psf_grid : (rows, cols, 25, 25) of the tiles, place (x, y) -> `psf_at`.
+    score : S over its sky noise; scorr : S over its full noise, 0 on unusable pixels. Both float32.
+    reference : float32 [DN of science], the resampled, scaled reference. background : float32, level subtracted from the science image.
+    magzp, fwhm_pix, diffmaglim describe the whole.
+    """
+
+    data: np.ndarray
+    sigma: np.ndarray
+    mask: np.ndarray
+    psf: np.ndarray
+    psf_grid: np.ndarray
+    tiles: TileGrid
+    score: np.ndarray
+    scorr: np.ndarray
+    reference: np.ndarray
+    background: np.ndarray
+    magzp: float
+    diffmaglim: float
+    metrics: dict = field(default_factory=dict)
+
+    def psf_at(self, x, y) -> np.ndarray:
+        """PSF stamps (..., 25, 25) of the tiles that hold zero-based pixels (x, y)."""
+        j, i = self.tiles.index(x, y)
+        return self.psf_grid[j, i]
+
+
+def subtract(science: Calibrated, science_psf: PsfModel, science_zp: float, reference: Coadd, *, psfcat_sci: np.ndarray,
+             psfcat_ref: np.ndarray, config: DifferenceConfig = DifferenceConfig()) -> Difference:
+    """Difference two epochs with ZOGY in tiles over which PSFs and flux ratio are constant.
+
+    science : with sky and wcs. science_zp : its zero point [mag]. reference : with psf (on its own grid).
+    psfcat_sci, psfcat_ref : dtype PSFCAT, on their own images; matched stars give flux ratio and relative registration; where there are
+        too few, the zero points and the WCS do.
+
+    Unusable pixels of either image are neutralised before the transforms: both images take the value of the good one, with a generous
+    error. Non-finite pixels count as unusable. Raises BadInput without psf or wcs; Unusable when no pixel is common to both.
+    """
+    if reference.psf is None or science.wcs is None:
+        raise BadInput("subtract needs a WCS of the science image and a PSF of the reference")
+    shape = science.data.shape
+    stars = match_stars(psfcat_sci, psfcat_ref, science.wcs, reference.wcs, radius_pix=config.match_radius_pix, min_snr=config.match_snr)
+    shift_x, shift_y, ratio = _relative_surfaces(stars, shape, 10.0 ** (0.4 * (science_zp - reference.magzp)))
+
+    def registration(x, y):
+        return shift_x(x, y), shift_y(x, y)
+
+    mapped = {"order": config.kernel_order, "registration": registration}
+    ref_data, ref_bits = resample(reference.data, reference.wcs, science.wcs, shape, mask=reference.mask, **mapped)
+    ref_sigma, _ = resample(reference.sigma, reference.wcs, science.wcs, shape, **{**mapped, "order": 1})
+    node_y, node_x = np.mgrid[0:shape[0] + 2 * GRID:GRID, 0:shape[1] + 2 * GRID:GRID].astype(float)
+    ratio_nodes = ratio(node_x, node_y)
+
+    usable = _usable(science.data, science.mask, science.sigma, ref_data, ref_bits)
+    if not usable.any():
+        raise Unusable("science image and reference have no usable pixel in common")
+    level = float(np.median(science.data[::4, ::4][usable[::4, ::4]]))
+    noise = float(np.median(science.sigma[::4, ::4][usable[::4, ::4]]))
+    blank = usable & (np.abs(ref_data) < 2.0 * noise / float(np.median(ratio_nodes)))
+    raw = np.empty(shape, np.float32)
+    _scaled_difference(science.data, ref_data, ratio_nodes, GRID, raw)
+    background_nodes = differential_background(raw, blank, config.background_mesh, node_x, node_y)
+
+    background, v_sci, v_ref, sigma, mask = raw, *(np.empty(shape, np.float32) for _ in range(3)), np.empty(shape, np.uint16)
+    sci_data = np.empty(shape, np.float32)
+    _prepare(science.data, science.sigma, science.mask, ref_data, ref_sigma, ref_bits, background_nodes, ratio_nodes, GRID,
+             reference.noise_correlation, config.psf_error, config.masked_error, usable, background, sci_data, v_sci, v_ref, sigma, mask)
+    tiles = TileGrid.covering(shape, config.tile_size)
+    coordinates = source_grid(reference.wcs, science.wcs, shape, registration=registration)[:2]
+    rms = _astrometric_rms(stars, shift_x, shift_y)
+    data, score, scorr, response, psf_grid = proper_difference(
+        sci_data, ref_data, v_sci, v_ref, lambda j, i: _stamps(j, i, tiles, science_psf, reference.psf, coordinates, config.kernel_order),
+        tiles=tiles, astrometric_rms=rms)
+    del sci_data, v_sci, v_ref
+    # Static sources are gone from D, so what is left of the background shows there without their wings.
+    residual_nodes = residual_background(data, sigma, usable, config.background_mesh, node_x, node_y)
+    _finish(residual_nodes, GRID, response, tiles.rows, tiles.cols, usable, mask, int(Mask.NAN), background, data, score, scorr)
+    psf = psf_grid[psf_grid.shape[0] // 2, psf_grid.shape[1] // 2]
+    metrics = _metrics(data, sigma, scorr, mask, usable, psf, science_zp)
+    metrics |= {"flux_ratio": float(ratio((shape[1] - 1) / 2, (shape[0] - 1) / 2)), "flux_ratio_scatter": ratio.scatter,
+                "n_match": len(stars.x), "dx_rms": rms[0], "dy_rms": rms[1],
+                "dx_mean": float(np.mean(shift_x(node_x, node_y))), "dy_mean": float(np.mean(shift_y(node_x, node_y))),
+                "background_difference": float(np.median(background_nodes)), "science_level": level,
+                "fwhm_science": science_psf.fwhm(), "fwhm_reference": reference.psf.fwhm()}
+    return Difference(data, sigma, mask, psf, psf_grid, tiles, score, scorr, ref_data, background, float(science_zp),
+                      metrics["diffmaglim"], metrics)
+
+
+def _relative_surfaces(stars: StarMatch, shape, nominal_ratio: float) -> tuple[Surface, Surface, Surface]:
+    """Offsets in x and y [pix] and flux ratio science over reference, as functions of the science pixel."""
+    error = 1.0 / np.maximum(stars.snr, 1e-3)
+    shift_x, shift_y = (fit_surface(stars.x, stars.y, d, error, shape, fallback=0.0) for d in (stars.dx, stars.dy))
+    log_ratio = fit_surface(stars.x, stars.y, np.log(stars.flux_science / stars.flux_reference), np.hypot(error, 0.005), shape,
+                            fallback=np.log(nominal_ratio))
+    return shift_x, shift_y, _Exponential(log_ratio)
+
+
+class _Exponential:
+    """exp of a surface."""
+
+    def __init__(self, surface: Surface):
+        self.surface = surface
+        self.scatter = surface.scatter
+
+    def __call__(self, x, y):
+        return np.exp(self.surface(x, y))
+
+
+def _astrometric_rms(stars: StarMatch, shift_x: Surface, shift_y: Surface) -> tuple[float, float]:
+    """Robust scatter of bright stars' offsets about their surfaces [pix]."""
+    bright = stars.snr > ASTROMETRY_SNR
+    if np.count_nonzero(bright) < 10:
+        bright = stars.snr > np.median(stars.snr) if len(stars.snr) >= 10 else bright
+    if np.count_nonzero(bright) < 5:
+        return MIN_ASTROMETRIC_RMS, MIN_ASTROMETRIC_RMS
+    x, y = stars.x[bright], stars.y[bright]
+    return tuple(max(MIN_ASTROMETRIC_RMS, 1.4826 * float(np.median(np.abs(d[bright] - s(x, y))))) for d, s in ((stars.dx, shift_x), (stars.dy, shift_y)))
+
+
+def _stamps(j: int, i: int, tiles: TileGrid, science_psf: PsfModel, reference_psf: PsfModel, coordinates, order: int):
+    """PSFs of both images at the centre of a tile, on the science grid."""
+    gx, gy = coordinates
+    x, y = 0.5 * (tiles.cols[i] + tiles.cols[i + 1] - 1), 0.5 * (tiles.rows[j] + tiles.rows[j + 1] - 1)
+    # Five by five pixels of the tile give the mean smoothing of the interpolation; their slope is the local Jacobian.
+    sx = np.rint(np.linspace(tiles.cols[i], tiles.cols[i + 1] - 1, 5))[None, :]
+    sy = np.rint(np.linspace(tiles.rows[j], tiles.rows[j + 1] - 1, 5))[:, None]
+    rx, ry = _bilinear(gx, sx, sy), _bilinear(gy, sx, sy)
+    width, height = sx[0, -1] - sx[0, 0], sy[-1, 0] - sy[0, 0]
+    jacobian = np.array([[(r[2, -1] - r[2, 0]) / width, (r[-1, 2] - r[0, 2]) / height] for r in (rx, ry)])
+    return stamp_of_science(science_psf, x, y, STAMP), stamp_of_reference(reference_psf, rx, ry, jacobian, order, STAMP)
+
+
+def _bilinear(nodes: np.ndarray, x, y) -> np.ndarray:
+    """Values between the nodes of the GRID at science pixels."""
+    i, j = (x // GRID).astype(int), (y // GRID).astype(int)
+    fx, fy = x / GRID - i, y / GRID - j
+    return ((1 - fy) * ((1 - fx) * nodes[j, i] + fx * nodes[j, i + 1]) + fy * ((1 - fx) * nodes[j + 1, i] + fx * nodes[j + 1, i + 1]))
+
+
+def _metrics(data, sigma, scorr, mask, usable, psf, magzp: float) -> dict:
+    """Numbers of the whole difference, from every third row and column."""
+    good = usable[::3, ::3]
+    low, middle, high = np.percentile(scorr[::3, ::3][good], (15.865, 50.0, 84.135))
+    noise = 0.5 * float(np.subtract(*np.percentile(data[::3, ::3][good], (84.135, 15.865))))
+    expected = float(np.median(sigma[::3, ::3][good]))
+    point_source = max(noise, 1e-3 * expected) / float(np.sqrt(np.sum(psf**2)))
+    profile = PsfModel(psf[None], 0, data.shape, 1)
+    return {"diffmaglim": float(magzp - 2.5 * np.log10(5.0 * point_source)), "score_mean": float(middle), "score_width": 0.5 * float(high - low),
+            "noise": noise, "noise_expected": expected,
+            "masked_percent": 100.0 * float(np.mean((mask & np.uint16(UNUSABLE)) != 0)), "fwhm_difference": profile.fwhm()}
+
+
+@njit(cache=True, nogil=True)
+def _usable(data, mask, sigma, ref_data, ref_bits):
+    """Pixels finite and unflagged in both images."""
+    out = np.empty(data.shape, np.bool_)
+    for y in range(data.shape[0]):
+        for x in range(data.shape[1]):
+            out[y, x] = ((mask[y, x] | ref_bits[y, x]) & UNUSABLE == 0 and np.isfinite(data[y, x]) and np.isfinite(ref_data[y, x])
+                         and np.isfinite(sigma[y, x]))
+    return out
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _between(nodes, step, y, x):
+    j, i = y // step, x // step
+    fy, fx = (y - j * step) / step, (x - i * step) / step
+    return ((1 - fy) * ((1 - fx) * nodes[j, i] + fx * nodes[j, i + 1]) + fy * ((1 - fx) * nodes[j + 1, i] + fx * nodes[j + 1, i + 1]))
+
+
+@njit(cache=True, nogil=True)
+def _scaled_difference(data, ref_data, ratio, step, out):
+    for y in range(data.shape[0]):
+        for x in range(data.shape[1]):
+            out[y, x] = data[y, x] - _between(ratio, step, y, x) * ref_data[y, x]
+
+
+@njit(cache=True, nogil=True)
+def _prepare(data, noise, bits, ref_data, ref_noise, ref_bits, background_nodes, ratio_nodes, step, correlation, psf_error, masked_error,
+             usable, background, sci_data, v_sci, v_ref, sigma, mask):
+    """Background-free science, reference scaled in place, variances and mask; unusable pixels neutralised in both images."""
+    ny, nx = data.shape
+    for y in range(ny):
+        for x in range(nx):
+            ratio = _between(ratio_nodes, step, y, x)
+            background[y, x] = _between(background_nodes, step, y, x)
+            sci = data[y, x] - background[y, x]
+            ref = ref_data[y, x] * ratio
+            var_sci, var_ref = noise[y, x] ** 2, (ref_noise[y, x] * ratio * correlation) ** 2
+            mask[y, x] = bits[y, x] | (ref_bits[y, x] & UNUSABLE)
+            if not np.isfinite(var_ref):
+                var_ref = np.float32(0.0)
+            if usable[y, x]:
+                sigma[y, x] = np.sqrt(var_sci + var_ref)
+                var_sci += (psf_error * max(ref, 0.0)) ** 2
+            else:
+                bad_sci = bits[y, x] & UNUSABLE != 0 or not np.isfinite(sci)
+                bad_ref = ref_bits[y, x] & UNUSABLE != 0 or not np.isfinite(ref)
+                if not np.isfinite(sci):
+                    sci = ref if np.isfinite(ref) else 0.0
+                if not np.isfinite(ref):
+                    ref = sci
+                common = min(sci, ref) if bad_sci == bad_ref else (ref if bad_sci else sci)
+                sci, ref = common, common
+                if not np.isfinite(var_sci):
+                    var_sci = np.float32(0.0)
+                sigma[y, x] = np.sqrt(var_sci + var_ref)
+                var_sci += (masked_error * common) ** 2
+            sci_data[y, x], ref_data[y, x] = sci, ref
+            v_sci[y, x], v_ref[y, x] = var_sci, var_ref
+
+
+@njit(cache=True, nogil=True)
+def _finish(residual, step, response, rows, cols, usable, mask, nan_bit, background, data, score, scorr):
+    """Take the residual background from difference and scores; no score on unusable pixels, no difference where there are no data.
+
+    `scorr` comes in as the factor from score to corrected score. `response` is the score of a level of 1 DN in each tile.
+    """
+    for j in range(len(rows) - 1):
+        for i in range(len(cols) - 1):
+            for y in range(rows[j], rows[j + 1]):
+                for x in range(cols[i], cols[i + 1]):
+                    level = _between(residual, step, y, x)
+                    background[y, x] += level
+                    data[y, x] -= level
+                    score[y, x] -= level * response[j, i]
+                    scorr[y, x] = scorr[y, x] * score[y, x] if usable[y, x] else 0.0
+                    if mask[y, x] & nan_bit:
+                        data[y, x] = 0.0
