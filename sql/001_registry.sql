@@ -69,6 +69,7 @@ create table products (
     hpx         bigint,                       -- HEALPix of the centre, order 16, NESTED
     ra1 double precision, dec1 double precision, ra2 double precision, dec2 double precision,   -- corners, in order around
     ra3 double precision, dec3 double precision, ra4 double precision, dec4 double precision,
+    cells       integer[],                    -- HEALPix pixels the footprint touches, order 7, NESTED
     files       jsonb not null default '[]',  -- [{"path": relative to the root, "size": bytes, "sha256": hex}]
     version     text,                         -- of the algorithm
     config      jsonb not null default '{}',  -- critical settings it was made with
@@ -93,6 +94,7 @@ create index products_exposure on products (exposure, ccdid, qid) where vbest > 
 -- Only products_current starts with (run, kind): before statistics exist the planner must not take another index for the lookup by key.
 create index products_cell on products (field, filter, rcid, kind) where vbest > 0;
 create index products_place on products (hpx) where vbest > 0;
+create index products_cells on products using gin (cells) where vbest > 0 and cells is not null;
 create index products_pid on products (pid) where vbest > 0;
 
 create table product_inputs (                 -- what a product was made of; a provid fixes its inputs

@@ -36,12 +36,12 @@ create table event_sets (                     -- one row for every difference im
     field   integer,
     jd      double precision,
     events  integer not null,
-    x double precision, y double precision, z double precision,   -- unit vector of the centre of the events
-    radius_deg double precision,              -- of the circle around it that holds them all
+    cells   integer[] not null,               -- HEALPix pixels the events lie in, order 7, NESTED
     created timestamptz not null default now(),
     primary key (run, pid)
 );
-create index on event_sets (run, jd);
+create index on event_sets using gin (cells);
+create index on event_sets (field, rcid);
 
 create table objects (
     run      text not null,

@@ -37,7 +37,8 @@ Inputs = Mapping[str, "str | Iterable[str]"] | Iterable[str]
 class ProductRow:
     """One row of the registry. Units: deg, JD, s, MiB; `files` are dicts path (relative to the root), size, sha256.
 
-    `run`, `vbest`, `attempts`, `id` and `created` are filled by the registry.
+    ra, dec is the centre of an image and ra1, dec1 ... ra4, dec4 its corners, in order around. `run`, `vbest`, `attempts`,
+    `hpx`, `cells`, `id` and `created` are filled by the registry.
     """
 
     kind: str
@@ -71,6 +72,7 @@ class ProductRow:
     dec3: float | None = None
     ra4: float | None = None
     dec4: float | None = None
+    cells: list[int] | None = None
     files: list = dataclasses.field(default_factory=list)
     version: str | None = None
     config: dict = dataclasses.field(default_factory=dict)
@@ -240,8 +242,9 @@ class PostgresRegistry(Registry):
                            f"insert into products ({', '.join(_STORED)}) values ({', '.join(f'%({name})s' for name in _STORED)}) "
                            "returning id, created", _stored(row))
             row = dataclasses.replace(row, **cursor.fetchone())
+            cursor.execute("delete from product_inputs where provid = %s", (row.provid,))
             if roles:
-                psycopg2.extras.execute_values(cursor, "insert into product_inputs (provid, role, input_provid) values %s on conflict do nothing",
+                psycopg2.extras.execute_values(cursor, "insert into product_inputs (provid, role, input_provid) values %s",
                                                [(row.provid, *pair) for pair in roles])
             if also is not None:
                 also(cursor)
@@ -376,6 +379,9 @@ def completed(row: ProductRow, run: str) -> ProductRow:
     values = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
     if values["hpx"] is None and values["ra"] is not None and values["dec"] is not None:
         values["hpx"] = int(healpix.index(values["ra"], values["dec"]))
+    corners = [(values[f"ra{i}"], values[f"dec{i}"]) for i in (1, 2, 3, 4)]
+    if values["cells"] is None and None not in {c for corner in corners for c in corner}:
+        values["cells"] = healpix.polygon_cells(*zip(*corners)).tolist()
     return ProductRow(**values | {"run": run, "vbest": 1, "host": row.host or socket.gethostname()})
 
 

@@ -19,7 +19,7 @@ class InMemoryRegistry(Registry):
     def __init__(self, run: str = "memory"):
         super().__init__(run)
         self.rows: list[ProductRow] = []
-        self.roles: dict[str, set[tuple[str, str]]] = {}
+        self.roles: dict[str, list[tuple[str, str]]] = {}
         self.failures: list[tuple[str, str, int, str]] = []
         self.raw: dict[str, RawFile] = {}
         self.events: dict[str, list[str]] = {}
@@ -45,7 +45,7 @@ class InMemoryRegistry(Registry):
         if before is not None:
             before.vbest = 0
         self.rows.append(row)
-        self.roles.setdefault(row.provid, set()).update(roles)
+        self.roles[row.provid] = roles
         return copy.deepcopy(row)
 
     def _number(self, row: ProductRow) -> None:
@@ -84,7 +84,7 @@ class InMemoryRegistry(Registry):
         return copy.deepcopy(next((row for row in reversed(self.rows) if row.provid == provid), None))
 
     def inputs_of(self, provid):
-        return sorted(self.roles.get(provid, ()))
+        return list(self.roles.get(provid, ()))
 
     def dependents_of(self, provid):
         return sorted(made for made, roles in self.roles.items() if any(used == provid for _, used in roles))

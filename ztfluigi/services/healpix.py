@@ -7,6 +7,8 @@ import numpy as np
 
 ORDER = 16
 NSIDE = 1 << ORDER
+CELL_ORDER = 7
+"""Order of the coarse cells (0.46 deg) by which images and sets of events are found."""
 ARCSEC_PER_RADIAN = 206264.80624709636
 
 
@@ -32,9 +34,34 @@ def unit_vectors(ra, dec) -> np.ndarray:
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
 
 
-def disc_pixels(ra: float, dec: float, radius_arcsec: float) -> np.ndarray:
-    """Every pixel that a small disc touches (meant for radii of a few pixels)."""
-    return hpgeom.query_circle(NSIDE, ra % 360.0, dec, radius_arcsec / 3600.0, inclusive=True, fact=8)
+def disc_pixels(ra, dec, radius_arcsec: float) -> tuple[np.ndarray, np.ndarray]:
+    """Every pixel that small discs touch: (position index, pixel), both (n,); radius at most 2 arcsec (one pixel's width)."""
+    if radius_arcsec > 2.0:
+        raise ValueError(f"disc_pixels is for radii up to 2 arcsec, not {radius_arcsec}")
+    centre = np.atleast_1d(index(ra, dec))
+    around = np.column_stack([centre, hpgeom.neighbors(NSIDE, centre)])
+    position, column = np.nonzero(around >= 0)
+    return position, around[position, column]
+
+
+def cells(pixels, order: int = CELL_ORDER) -> np.ndarray:
+    """Sorted coarse cells that hold order-16 pixels."""
+    return np.unique(np.asarray(pixels, np.int64) >> 2 * (ORDER - order))
+
+
+def polygon_cells(ra, dec) -> np.ndarray:
+    """Coarse cells that a convex polygon of corners [deg], in order around, touches."""
+    return np.sort(hpgeom.query_polygon(1 << CELL_ORDER, np.asarray(ra, float) % 360.0, np.asarray(dec, float), inclusive=True, fact=16))
+
+
+def inside_quads(ra, dec, corners_ra, corners_dec) -> np.ndarray:
+    """(positions, quads) bool: which positions [deg] lie in which quadrangles, corners (n, 4) [deg] in order around, either way."""
+    points = unit_vectors(ra, dec)
+    corners = unit_vectors(np.ravel(corners_ra), np.ravel(corners_dec)).reshape(-1, 4, 3)
+    sides = np.cross(corners, np.roll(corners, -1, axis=1))
+    towards = np.einsum("pk,qsk->pqs", points, sides)
+    near = points @ corners.sum(axis=1).T > 0  # not the antipode
+    return near & ((towards >= 0).all(axis=2) | (towards <= 0).all(axis=2))
 
 
 def cone_ranges(ra: float, dec: float, radius_arcsec: float) -> np.ndarray:

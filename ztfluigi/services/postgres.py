@@ -81,6 +81,8 @@ def running(root: Path) -> bool:
 def stop(root: Path) -> bool:
     """Stop the server of this root and wait until it has gone; False when none ran."""
     database = root / "db"
+    if not database.exists():
+        return False
     deadline = time.monotonic() + PATIENCE_S
     server, sent = None, 0.0
     while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Mapping
 from configparser import Error as ParserError
 from dataclasses import dataclass
@@ -50,8 +51,8 @@ def _resolve(items: tuple[tuple[str, str], ...], source: str, folder: str) -> Se
     parsed = parse(Settings, "ztf", dict(items), source)
     if parsed.root is None:
         raise ConfigError("there is no data root: set `root` in section [ztf] of luigi.cfg, or the environment variable ZTF_ROOT")
-    if not parsed.run or "/" in parsed.run:
-        raise ConfigError(f"{source}: [ztf] run = {parsed.run!r} must be a name without slashes")
+    if not re.fullmatch(r"[\w.-]+", parsed.run):
+        raise ConfigError(f"{source}: [ztf] run = {parsed.run!r} must be a name of letters, digits, '_', '.' and '-'")
     root = (Path(folder) / parsed.root.expanduser()).resolve()
     try:
         root.mkdir(parents=True, exist_ok=True)

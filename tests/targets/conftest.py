@@ -1,0 +1,1 @@
+from tests.support import database, survey_root  # noqa: F401
