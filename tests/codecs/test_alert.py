@@ -96,7 +96,7 @@ def test_missing_and_unknown_fields_are_refused():
         alert.write_packet(record() | {"schemavsn": "3.2"})
 
 
-@pytest.mark.parametrize("keep", [0, 3, 100, 20000, 24000, -1])
+@pytest.mark.parametrize("keep", [0, 3, 100, 20000, -900, -20, -16, -1])
 def test_cut_or_foreign_containers_are_refused(keep):
     with pytest.raises(BadInput):
         alert.read_packets(alert.write_packet(record())[:keep])
