@@ -1,1 +1,1 @@
-"""A seeded sky and camera that write a data root as a real survey would fill it."""
+"""A seeded sky and camera with known truth. It shares no formula of the reduction: neither its PSF nor its optics nor its detector."""
