@@ -43,8 +43,8 @@ def test_source_keeps_flux_and_place(order):
     x, y = (float(v) for v in NORTH_UP.pixel(*SCIENCE.sky(*position)))
     rows, cols = np.mgrid[0:TARGET_SHAPE[0], 0:TARGET_SHAPE[1]]
     assert out.sum() == pytest.approx(1e4, rel=2e-3)
-    assert (out * cols).sum() / out.sum() == pytest.approx(x, abs=0.01)
-    assert (out * rows).sum() / out.sum() == pytest.approx(y, abs=0.01)
+    assert (out * cols).sum() / out.sum() == pytest.approx(x, abs=0.02)
+    assert (out * rows).sum() / out.sum() == pytest.approx(y, abs=0.02)
 
 
 @pytest.mark.parametrize(("ratio", "tolerance"), [(0.995, 1e-3), (1.004, 1e-3), (0.8, 1e-2)])
@@ -69,8 +69,8 @@ def test_registration_moves_sources_back_to_their_place():
     position = (75.0, 80.0)
     out, _ = resample(stars([position]), SCIENCE, SCIENCE, SHAPE, fill=0.0, registration=lambda x, y: (0.4 + 0 * x, -0.3 + 0 * y))
     rows, cols = np.mgrid[0:SHAPE[0], 0:SHAPE[1]]
-    assert (out * cols).sum() / out.sum() == pytest.approx(75.4, abs=0.01)
-    assert (out * rows).sum() / out.sum() == pytest.approx(79.7, abs=0.01)
+    assert (out * cols).sum() / out.sum() == pytest.approx(75.4, abs=0.02)
+    assert (out * rows).sum() / out.sum() == pytest.approx(79.7, abs=0.02)
 
 
 def test_outside_is_filled_and_flagged():

@@ -64,9 +64,9 @@ def source_grid(source_wcs: TpvWcs, target_wcs: TpvWcs, target_shape: tuple[int,
 
 @lru_cache
 def kernel_table(order: int) -> np.ndarray:
-    """Interpolation weights (PHASES + 1, 2 order) for phases 0..1, of pixels floor(x) + 1 - order .. floor(x) + order.
+    """Interpolation weights (PHASES + 1, 2 order) for phases 0..1, of pixels floor(x) + 1 - order .. floor(x) + order; sum 1.
 
-    Sum 1 and first moment 0: plain Lanczos kernels shift a source by up to 0.01 pix, so the two middle weights are adjusted.
+    The first moment is left as it is (it moves a source by up to 0.01 pix): kernels bent to make it 0 interpolate sharp PSFs worse.
     """
     phase = np.linspace(0.0, 1.0, PHASES + 1)[:, None]
     distance = np.arange(1 - order, order + 1)[None, :] - phase
@@ -74,11 +74,7 @@ def kernel_table(order: int) -> np.ndarray:
         weights = 1.0 - np.abs(distance)
     else:
         weights = np.where(np.abs(distance) < order, np.sinc(distance) * np.sinc(distance / order), 0.0)
-    weights /= weights.sum(axis=1, keepdims=True)
-    moment = (weights * distance).sum(axis=1)
-    weights[:, order - 1] += moment
-    weights[:, order] -= moment
-    table = weights.astype(np.float32)
+    table = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
     table.flags.writeable = False
     return table
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numba import njit
 
+from ztfluigi.algorithms.features import fwhm_of_stamp
 from ztfluigi.algorithms.image_match import (StarMatch, Surface, differential_background, fit_surface, match_stars, residual_background,
                                               stamp_of_reference, stamp_of_science)
 from ztfluigi.algorithms.resample import GRID, resample, source_grid
@@ -176,10 +177,9 @@ def _metrics(data, sigma, scorr, mask, usable, psf, magzp: float) -> dict:
     noise = 0.5 * float(np.subtract(*np.percentile(data[::3, ::3][good], (84.135, 15.865))))
     expected = float(np.median(sigma[::3, ::3][good]))
     point_source = max(noise, 1e-3 * expected) / float(np.sqrt(np.sum(psf**2)))
-    profile = PsfModel(psf[None], 0, data.shape, 1)
     return {"diffmaglim": float(magzp - 2.5 * np.log10(5.0 * point_source)), "score_mean": float(middle), "score_width": 0.5 * float(high - low),
             "noise": noise, "noise_expected": expected,
-            "masked_percent": 100.0 * float(np.mean((mask & np.uint16(UNUSABLE)) != 0)), "fwhm_difference": profile.fwhm()}
+            "masked_percent": 100.0 * float(np.mean((mask & np.uint16(UNUSABLE)) != 0)), "fwhm_difference": fwhm_of_stamp(psf)}
 
 
 @njit(cache=True, nogil=True)

@@ -28,7 +28,6 @@ class EventConfig:
     separation_pix: int = knob(2, "an event is the highest score within this many pixels", unit="pix", low=1)
     fit_radius_pix: float = knob(4.5, "radius of the PSF fit", unit="pix", low=2.0)
     max_shift_pix: float = knob(1.5, "largest distance of the fitted position from the peak of the score", unit="pix", low=0.5)
-    max_events: int = knob(2000, "events packetised per quadrant at most, highest score first", low=1)
 
 
 @dataclass(frozen=True)
@@ -42,5 +41,5 @@ class EventFilterConfig:
     max_magdiff: float = knob(1.0, "largest |aperture minus PSF magnitude|", unit="mag", low=0.0)
     min_sumrat: float = knob(0.4, "lowest sumrat")
     max_fwhm: float = knob(12.5, "highest FWHM", unit="pix", low=0.0)
-    min_seeratio: float = knob(0.2, "lowest seeratio", low=0.0)
     min_magfromlim: float = knob(-0.5, "lowest magfromlim", unit="mag")
+    max_events: int = knob(2000, "events packetised per quadrant at most, highest score first", low=1)

@@ -1,0 +1,51 @@
+"""Columns of the events of a difference image, with the alert packets' names (difference-alerts fact sheet, section 3)."""
+
+from __future__ import annotations
+
+from ztfluigi.model.columns import Column
+
+EVENT = (
+    Column("tblid", "i8", "", "row in the extraction table of its sign, from 0"),
+    Column("isdiffpos", "U1", "", "t positive (science minus reference), f negative"),
+    Column("ra", "f8", "deg", "right ascension, ICRS"),
+    Column("dec", "f8", "deg", "declination, ICRS"),
+    Column("xpos", "f4", "pix", "x, FITS pixels (first pixel centre is 1)"),
+    Column("ypos", "f4", "pix", "y, FITS pixels (first pixel centre is 1)"),
+    Column("flux", "f4", "DN", "PSF-fit flux in the image of its sign"),
+    Column("sigflux", "f4", "DN", "1-sigma uncertainty of flux"),
+    Column("magpsf", "f4", "mag", "PSF-fit magnitude"),
+    Column("sigmapsf", "f4", "mag", "1-sigma uncertainty of magpsf"),
+    Column("chipsf", "f4", "", "reduced chi-square of the PSF fit"),
+    Column("magap", "f4", "mag", "aperture magnitude, diameter 14 pix"),
+    Column("sigmagap", "f4", "mag", "1-sigma uncertainty of magap"),
+    Column("magapbig", "f4", "mag", "aperture magnitude, diameter 18 pix"),
+    Column("sigmagapbig", "f4", "mag", "1-sigma uncertainty of magapbig"),
+    Column("magdiff", "f4", "mag", "magap - magpsf"),
+    Column("distnr", "f4", "pix", "distance of the nearest reference source"),
+    Column("magnr", "f4", "mag", "its magnitude"),
+    Column("sigmagnr", "f4", "mag", "1-sigma uncertainty of magnr"),
+    Column("chinr", "f4", "", "its chi"),
+    Column("sharpnr", "f4", "", "its sharp"),
+    Column("ranr", "f8", "deg", "its right ascension"),
+    Column("decnr", "f8", "deg", "its declination"),
+    Column("sky", "f4", "DN", "median of the difference in a ring of 14 to 25 pix"),
+    Column("fwhm", "f4", "pix", "FWHM of the Gaussian that fits best"),
+    Column("classtar", "f4", "", "1 as sharp as the PSF or sharper, 0 extended"),
+    Column("mindtoedge", "f4", "pix", "distance to the nearest edge of the image"),
+    Column("magfromlim", "f4", "mag", "diffmaglim - magap"),
+    Column("seeratio", "f4", "", "FWHM of the difference PSF over fwhm, at most 2"),
+    Column("aimage", "f4", "pix", "RMS along the major axis, under a Gaussian window as wide as the PSF"),
+    Column("bimage", "f4", "pix", "RMS along the minor axis, likewise"),
+    Column("aimagerat", "f4", "", "aimage / fwhm"),
+    Column("bimagerat", "f4", "", "bimage / fwhm"),
+    Column("elong", "f4", "", "aimage / bimage"),
+    Column("nneg", "i4", "", "negative pixels in the 5 x 5 stamp"),
+    Column("nbad", "i4", "", "unusable pixels in the 5 x 5 stamp"),
+    Column("sumrat", "f4", "", "sum over sum of absolute values of the median-filtered 5 x 5 stamp"),
+    Column("scorr", "f8", "", "peak of the corrected score"),
+    Column("dsnrms", "f4", "", "difference over its noise at the peak"),
+    Column("ssnrms", "f4", "", "score over its sky noise at the peak"),
+    Column("dsdiff", "f4", "", "dsnrms - ssnrms"),
+    Column("diffmaglim", "f4", "mag", "5-sigma limit of the difference image"),
+)
+"""One row per event. Undefined numbers (magnitude of a flux that is not positive, no reference source) are NaN; packets turn them to null."""
