@@ -10,7 +10,7 @@ from ztfluigi.model.camera import Camera
 from ztfluigi.model.wcs import TpvWcs
 from ztfluigi.simulate import detector as detectors
 from ztfluigi.simulate import kernels, optics, sky
-from ztfluigi.simulate.optics import WIDE_FRACTION, WIDE_RATIO, Conditions, Throughput, TruePsf
+from ztfluigi.simulate.optics import SAMPLING, WIDE_FRACTION, WIDE_RATIO, Conditions, Throughput, TruePsf
 from ztfluigi.simulate.seeds import generator
 
 COSMIC_RAYS_PER_PIXEL = 8e-6
@@ -131,10 +131,10 @@ def sky_level(camera: Camera, passband, conditions: Conditions, rng) -> tuple[np
     return np.float32(level) * (1.0 + slope[0] * u + slope[1] * v + slope[2] * u * u + slope[3] * u * v + slope[4] * v * v), float(level)
 
 
-def add_points(image: np.ndarray, psf: TruePsf, x, y, dn, floor: float) -> None:
+def add_points(image: np.ndarray, psf: TruePsf, x, y, dn, floor: float, sampling: tuple[float, float] = SAMPLING) -> None:
     """Add point sources of `dn` total light at zero-based pixels."""
     x, y = np.asarray(x, float), np.asarray(y, float)
-    kernels.add_points(image, x, y, np.asarray(dn, float), psf.form(x, y), WIDE_FRACTION, WIDE_RATIO, floor)
+    kernels.add_points(image, x, y, np.asarray(dn, float), psf.form(x, y), WIDE_FRACTION, WIDE_RATIO, floor, *sampling)
 
 
 def add_line(image: np.ndarray, psf: TruePsf, x1: float, y1: float, x2: float, y2: float, dn: float, floor: float) -> None:
@@ -153,7 +153,7 @@ def _add_galaxies(image: np.ndarray, psf: TruePsf, camera: Camera, objects: np.n
     kernels.galaxy_points(radius, shapes["axis_ratio"].astype(float), shapes["angle"].astype(float),
                           shapes["bulge"].astype(float), number, dx, dy)
     repeat = np.repeat(np.arange(len(objects)), number)
-    add_points(image, psf, objects["x"][repeat] + dx, objects["y"][repeat] + dy, (objects["dn"] / number)[repeat], floor / 4)
+    add_points(image, psf, objects["x"][repeat] + dx, objects["y"][repeat] + dy, (objects["dn"] / number)[repeat], floor / 4, (0.0, 9.0))
 
 
 def cosmic_charge(shape: tuple[int, int], exptime: float, rng) -> np.ndarray:

@@ -15,6 +15,8 @@ BETA = 3.5
 WIDE_FRACTION = 0.10
 """Part of the light in a second, wider profile, so that the PSF is no plain Moffat function."""
 WIDE_RATIO = 1.7
+SAMPLING = (20.0, 150.0)
+"""Squared distances [pix^2] inside which a pixel is integrated with nine and with four samples."""
 EXTINCTION = {"zg": 0.20, "zr": 0.12, "zi": 0.07}
 """Magnitudes per airmass."""
 MJD_2000 = 51544.5
@@ -82,7 +84,8 @@ class TruePsf:
         """Unit-flux, pixel-integrated image (size, size) of the PSF at (x, y), its centre (dx, dy) from the middle pixel."""
         stamp = np.zeros((size, size))
         middle = size // 2
-        kernels.add_points(stamp, np.array([middle + dx]), np.array([middle + dy]), np.ones(1), self.form(x, y), WIDE_FRACTION, WIDE_RATIO, 1e-30)
+        kernels.add_points(stamp, np.array([middle + dx]), np.array([middle + dy]), np.ones(1), self.form(x, y), WIDE_FRACTION, WIDE_RATIO, 1e-30,
+                           *SAMPLING)
         return stamp
 
     def aperture_fraction(self, x: float, y: float, radius: float = 12.0) -> float:

@@ -73,7 +73,7 @@ class Sky:
         area = (high - low) * (2 * np.pi / cells) * (180 / np.pi) ** 2
         stars = self._magnitudes(rng, area, density.stars, density.bright_slope, density.faint_slope)
         galaxies = self._magnitudes(rng, area, density.galaxies, _GALAXY_SLOPE, _GALAXY_SLOPE)
-        galaxies = galaxies[galaxies > 14.5]
+        galaxies = galaxies[(galaxies > 14.5) & (galaxies < 22.4)]
         table = np.zeros(len(stars) + len(galaxies), SOURCE)
         table["id"] = (band * 10000 + cell) * 1000000 + np.arange(len(table))
         table["ra"] = (cell + rng.random(len(table))) * 360.0 / cells
