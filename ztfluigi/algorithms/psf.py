@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -19,6 +19,8 @@ from ztfluigi.model.psf import PsfModel
 OVERSAMPLE = 4
 #: Radius [pix] inside which the PSF has unit flux; half the 25-pixel stamp.
 UNIT_FLUX_RADIUS = 12.0
+#: Gaussian FWHM [pix] with the second moment of a square pixel.
+PIXEL_FWHM = np.sqrt(8.0 * np.log(2.0) / 12.0)
 #: Science INFOBITS bit 20: PSF creation not possible.
 INFOBIT_NO_PSF = 1 << 20
 
@@ -61,7 +63,9 @@ def build_psf(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detections:
 
     Returns
     -------
-    psf, metrics : metrics hold fwhm_pix (of the effective PSF at the centre), n_psf_stars, psf_degree, ellipticity, psf_chi.
+    psf, metrics : metrics hold fwhm_pix (SEEING: FWHM at the centre with the width of the pixel taken out in quadrature, as ZTF's
+        header value is), fwhm_effective_pix (with the pixel), n_psf_stars, psf_degree,
+        ellipticity, psf_error (relative error of the model, see `PsfModel.error`).
 
     Raises
     ------
@@ -70,21 +74,26 @@ def build_psf(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detections:
     stamps = _select(data, sigma, mask, detections, config)
     noise = pixel_noise(data, sigma, mask)
     psf = _first_guess(stamps, data.shape, config)
-    chi = np.nan
+    error = 0.1
     for turn in range(config.iterations):
         degree = 0 if turn < 2 else _degree(len(stamps.x), config)
         psf = _with_degree(psf, degree)
-        residual, chi_stars, sharp = _fit_stamps(stamps, noise, psf, config)
+        residual, chi_stars, sharp = _fit_stamps(stamps, noise, psf, error)
         good = _locus(chi_stars, sharp, config.clip if turn >= 2 else 2 * config.clip)
         _enough(np.count_nonzero(good), config)
-        tolerance = config.core_error if turn >= 2 else 0.3
+        tolerance = max(config.core_error, 3 * error) if turn >= 2 else 0.3
         psf = _corrected(psf, stamps, residual, good, tolerance, noise.slope)
-        chi = float(np.median(chi_stars[good]))
+        error = _model_error(error, chi_stars[good])
         if turn >= 1:
             stamps = stamps.keep(good)
-    fwhm = psf.fwhm()
-    return psf, {"fwhm_pix": fwhm, "n_psf_stars": len(stamps.x), "psf_degree": psf.degree, "ellipticity": psf.ellipticity(),
-                 "psf_chi": chi}
+    effective = psf.fwhm()
+    return replace(psf, error=error), {"fwhm_pix": np.sqrt(max(effective**2 - PIXEL_FWHM**2, 0.25)), "fwhm_effective_pix": effective,
+                                       "n_psf_stars": len(stamps.x), "psf_degree": psf.degree, "ellipticity": psf.ellipticity(), "psf_error": error}
+
+
+def _model_error(error: float, chi: np.ndarray) -> float:
+    """Relative error of the PSF with which the stars' typical chi would be one, approached from the present value."""
+    return float(np.clip(error * np.clip(np.median(chi), 0.3, 3.0), 5e-4, 0.3))
 
 
 def _enough(found: int, config: PsfConfig) -> None:
@@ -211,7 +220,7 @@ def _with_degree(psf: PsfModel, degree: int) -> PsfModel:
     return PsfModel(tables, degree, psf.shape, psf.oversample)
 
 
-def _fit_stamps(stamps: _Stamps, noise, psf: PsfModel, config):
+def _fit_stamps(stamps: _Stamps, noise, psf: PsfModel, error: float):
     """Fit every star on its stamp; returns the residual image, chi and sharp of the fits. Centres and fluxes change in place."""
     grid = kernels.psf_grid(psf)
     cell = grid.cell(stamps.quadrant_x, stamps.quadrant_y)
@@ -220,7 +229,7 @@ def _fit_stamps(stamps: _Stamps, noise, psf: PsfModel, config):
     draw_half = np.full(n, kernels.HALF)
     residual = stamps.image.copy()
     kernels.add_stars(residual, grid.coefficients, cell, stamps.x, stamps.y, stamps.flux, -1.0, draw_half)
-    common = (residual, stamps.variance, noise.slope, noise.floor, config.core_error, grid.coefficients, cell, stamps.x, stamps.y, stamps.flux)
+    common = (residual, stamps.variance, noise.slope, noise.floor, error, grid.coefficients, cell, stamps.x, stamps.y, stamps.flux)
     alone = np.zeros(n + 1, np.int64)
     x0, y0 = stamps.x.copy(), stamps.y.copy()
     for _ in range(3):

@@ -188,22 +188,29 @@ def _gather(residual, variance, cx, cy, half, pixels):
             pixels[1, i * SIDE + j0:i * SIDE + j1] = variance[cy - half + i, cx - half + j0:cx - half + j1]
 
 
+@njit(cache=True, nogil=True)
+def model_error(psf_error, flux, half, out):
+    """Factor of the PSF in the variance that its error adds."""
+    return np.float32((psf_error * flux) ** 2 * abs(out[0, half * (SIDE + 1)]))
+
+
 @njit(cache=True, nogil=True, fastmath=FAST)
 def normal_equations(residual, variance, slope, floor, psf_error, flux, cx, cy, half, out, pixels, a):
     """Weighted sums for a star's (flux, x, y) in a disc of radius `half` about pixel (cx, cy).
 
     The variance of a pixel is that of the model, variance - slope * residual (the noise of the pixel's own count taken out), so the
-    weights do not follow the noise; psf_error times the star's model is added. Infinite variance: not used. Fills a (10): A00 A01 A02
+    weights do not follow the noise. The error of the PSF enters like extra photon noise, psf_error^2 flux^2 peak psf: relatively larger in
+    the wings, and bright stars keep the weights of photon noise. Infinite variance: not used. Fills a (10): A00 A01 A02
     A11 A12 A22 b0 b1 b2, number of pixels. Derivatives with position are per unit flux. pixels : float32 scratch (2, PLANE).
     """
     _gather(residual, variance, cx, cy, half, pixels)
-    slope32, floor32, error = np.float32(slope), np.float32(floor), np.float32(psf_error * flux)
+    slope32, floor32, error = np.float32(slope), np.float32(floor), model_error(psf_error, flux, half, out)
     one, zero = np.float32(1.0), np.float32(0.0)
     p0, p1, p2, rr, vv = out[0], out[1], out[2], pixels[0], pixels[1]
     a00 = a01 = a02 = a11 = a12 = a22 = b0 = b1 = b2 = n = zero
     for j in range(2 * half * (SIDE + 1) + 1):
         p, gx, gy, r, v = p0[j], p1[j], p2[j], rr[j], vv[j]
-        w = one / (max(v - slope32 * r, floor32) + (error * p) * (error * p))
+        w = one / (max(v - slope32 * r, floor32) + abs(error * p))
         wp, wx, wy = w * p, w * gx, w * gy
         a00 += wp * p
         a01 += wp * gx
@@ -221,12 +228,12 @@ def normal_equations(residual, variance, slope, floor, psf_error, flux, cx, cy, 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def goodness(slope, floor, psf_error, flux, half, out, pixels, a):
     """After `normal_equations`, with out[3] the half Laplacian L: fills a[10:14] with chi-square and the sums of w psf L, w L^2, w r L."""
-    slope32, floor32, error = np.float32(slope), np.float32(floor), np.float32(psf_error * flux)
+    slope32, floor32, error = np.float32(slope), np.float32(floor), model_error(psf_error, flux, half, out)
     p0, p3, rr, vv = out[0], out[3], pixels[0], pixels[1]
     chi2 = wpl = wll = wrl = np.float32(0.0)
     for j in range(2 * half * (SIDE + 1) + 1):
         p, lap, r = p0[j], p3[j], rr[j]
-        w = np.float32(1.0) / (max(vv[j] - slope32 * r, floor32) + (error * p) * (error * p))
+        w = np.float32(1.0) / (max(vv[j] - slope32 * r, floor32) + abs(error * p))
         chi2 += w * r * r
         wpl += w * p * lap
         wll += w * lap * lap
@@ -371,6 +378,7 @@ def flux_sigma(residual, variance, slope, floor, psf_error, coefficients, cell, 
             t = pairs[k]
             tx, ty = int(np.floor(x[t] + 0.5)), int(np.floor(y[t] + 0.5))
             reach = fit_half[t]
+            error = model_error(psf_error, flux[s], half, own)
             render_derivatives(coefficients[cell[t]], x[t] - tx, y[t] - ty, reach, False, wx, wy, other)
             cross = np.zeros((3, 3))
             for yy in range(max(cy - half, ty - reach, 0), min(cy + half, ty + reach, ny - 1) + 1):
@@ -380,7 +388,7 @@ def flux_sigma(residual, variance, slope, floor, psf_error, coefficients, cell, 
                         continue
                     i = (yy - cy + half) * SIDE + xx - cx + half
                     m = (yy - ty + reach) * SIDE + xx - tx + reach
-                    w = 1.0 / (max(v - slope * residual[yy, xx], floor) + (psf_error * flux[s] * own[0, i]) ** 2)
+                    w = 1.0 / (max(v - slope * residual[yy, xx], floor) + abs(error * own[0, i]))
                     for u in range(size):
                         g = w * own[u, i] * (1.0 if u == 0 else flux[s])
                         for h in range(size):

@@ -31,7 +31,7 @@ def pixel_noise(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> Noise:
     The slope of variance with counts is measured between sky and bright pixels, so that the fit can exchange the noise of a pixel's
     own count for the noise of the model: weights that follow the noise would bias faint fluxes low.
     """
-    variance = _variance(data, sigma, mask, np.uint16(UNUSABLE))
+    variance = _variance(data, sigma, mask, np.uint16(UNUSABLE), np.uint16(Mask.SATURATED))
     sample = np.s_[2::5, 2::5]
     var, counts = variance[sample], data[sample]
     good = np.isfinite(var)
@@ -44,13 +44,19 @@ def pixel_noise(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> Noise:
 
 
 @njit(cache=True, nogil=True)
-def _variance(data, sigma, mask, unusable):
-    out = np.empty(data.shape, np.float32)
-    for y in range(data.shape[0]):
-        for x in range(data.shape[1]):
+def _variance(data, sigma, mask, unusable, saturated):
+    ny, nx = data.shape
+    out = np.empty((ny, nx), np.float32)
+    for y in range(ny):
+        for x in range(nx):
             v = np.float32(sigma[y, x] * sigma[y, x])
             good = mask[y, x] & unusable == 0 and v > 0 and v < np.float32(1e30) and np.isfinite(data[y, x])
             out[y, x] = v if good else np.float32(np.inf)
+    for y in range(ny):
+        for x in range(nx):
+            if mask[y, x] & saturated:
+                # The first pixel outside a saturated one holds spilled charge.
+                out[max(0, y - 1):y + 2, max(0, x - 1):x + 2] = np.float32(np.inf)
     return out
 
 
@@ -88,6 +94,7 @@ class Fitter:
         self.residual[~np.isfinite(self.residual)] = 0.0
         self.grid = kernels.psf_grid(psf)
         self.fwhm = psf.fwhm()
+        self.psf_error = max(config.psf_error, psf.error)
         self.stamp = psf.render((psf.shape[1] - 1) / 2, (psf.shape[0] - 1) / 2)
         self.norm = float(np.sum(self.stamp**2))
         self.fit_half = int(np.clip(np.ceil(config.fit_radius_fwhm * self.fwhm), 3, kernels.HALF))
@@ -118,14 +125,14 @@ class Fitter:
         first, pairs = kernels.find_neighbours(stars.x, stars.y, self.residual.shape, self.fit_half + 2.0 * self.fwhm)
         active = np.ones(len(stars.x), bool)
         for _ in range(times):
-            kernels.sweep(self.residual, n.variance, n.slope, n.floor, self.config.psf_error, self.grid.coefficients, stars.cell,
+            kernels.sweep(self.residual, n.variance, n.slope, n.floor, self.psf_error, self.grid.coefficients, stars.cell,
                           stars.x, stars.y, stars.flux, stars.fit_half, stars.draw_half, stars.x0, stars.y0, shift, free, 0.03, active, first, pairs)
 
     def measure(self, stars: Stars, *, free: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(sigflux, chi, sharp) of every star from the present residual."""
         n = self.noise
         information, quality = np.empty((len(stars.x), 6)), np.empty((len(stars.x), 3))
-        common = (self.residual, n.variance, n.slope, n.floor, self.config.psf_error, self.grid.coefficients, stars.cell,
+        common = (self.residual, n.variance, n.slope, n.floor, self.psf_error, self.grid.coefficients, stars.cell,
                   stars.x, stars.y, stars.flux, stars.fit_half)
         kernels.measure_stars(*common, information, quality)
         first, pairs = kernels.find_neighbours(stars.x, stars.y, self.residual.shape, 2.0 * self.fwhm)
@@ -140,9 +147,13 @@ class Fitter:
         return stars
 
     def merge(self, stars: Stars, reach: float) -> Stars:
-        """Of sources closer than `reach` [pix] only the brightest stays."""
-        first, pairs = kernels.find_neighbours(stars.x, stars.y, self.residual.shape, reach)
+        """Of sources closer than `reach` [pix] only the brightest stays; the parts of a saturated star go to its brightest."""
+        saturated = stars.fit_half > self.fit_half
+        wide = max(reach, 2.5 * self.fwhm)
+        first, pairs = kernels.find_neighbours(stars.x, stars.y, self.residual.shape, wide)
         owner = np.repeat(np.arange(len(stars.x)), np.diff(first))
+        close = np.hypot(stars.x[owner] - stars.x[pairs], stars.y[owner] - stars.y[pairs]) < np.where(saturated[owner] & saturated[pairs], wide, reach)
+        owner, pairs = owner[close], pairs[close]
         fainter = (stars.flux[owner] < stars.flux[pairs]) | ((stars.flux[owner] == stars.flux[pairs]) & (owner > pairs))
         lost = np.zeros(len(stars.x), bool)
         lost[owner[fainter]] = True
@@ -156,14 +167,19 @@ class Fitter:
 
     def search(self, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Point sources (x, y, flux) in the residual by the matched filter."""
-        h = int(np.clip(round(1.25 * self.fwhm), 2, 6))
-        kernel = self.stamp[kernels.HALF - h:kernels.HALF + h + 1, kernels.HALF - h:kernels.HALF + h + 1].astype(np.float32)
-        clean = np.where(np.isfinite(self.noise.variance), self.residual, np.float32(0.0))
-        score = matched_filter(clean, kernel)
+        h = int(np.clip(round(1.8 * self.fwhm), 4, 6))
+        kernel = self.stamp[kernels.HALF - h:kernels.HALF + h + 1, kernels.HALF - h:kernels.HALF + h + 1]
+        # Without its mean the filter is blind to diffuse light: galaxies, wings of bright stars.
+        kernel = (kernel - kernel.mean()).astype(np.float32)
         n = self.noise
-        y, x, flux = local_maxima(score, self.residual, n.variance, n.slope, self.config.residual_error, self.data, n.sky_sigma,
-                                  float(np.sum(kernel.astype(float) ** 2)), threshold, h)
+        clean = np.where(np.isfinite(n.variance), self.residual, np.float32(0.0))
+        y, x, flux = local_maxima(matched_filter(clean, kernel), self.residual, n.variance, n.slope, self.config.residual_error, self.data,
+                                  n.sky_sigma, float(np.sum(kernel.astype(float) ** 2)), self.peak(), threshold, h)
         return x, y, flux
+
+    def peak(self) -> float:
+        """Mean of the PSF's central 3 x 3 pixels."""
+        return float(self.stamp[kernels.HALF - 1:kernels.HALF + 2, kernels.HALF - 1:kernels.HALF + 2].mean())
 
 
 def mesh_median(image: np.ndarray, variance: np.ndarray, mesh: int) -> np.ndarray:

@@ -27,11 +27,12 @@ def matched_filter(image, kernel):
 
 
 @njit(cache=True, nogil=True)
-def local_maxima(score, residual, variance, slope, model_error, data, sky_sigma, norm, threshold, half):
+def local_maxima(score, residual, variance, slope, model_error, data, sky_sigma, norm, peak, threshold, half):
     """Zero-based integer (y, x, flux) of 3 x 3 maxima of score / (norm * local sigma) above the threshold.
 
-    score : sum of residual * psf. norm : sum of psf^2. The local sigma adds model_error times the subtracted model (data - residual),
-    smoothed over 3 x 3, to the pixel noise. Unusable pixels (infinite variance) hold no maximum.
+    score : sum of residual * filter. norm : sum of filter^2. peak : mean of the PSF's central 3 x 3 pixels. The local sigma adds
+    model_error times the light (in data, 3 x 3 pixels) that is not the candidate's own to the pixel noise. Unusable pixels (infinite
+    variance) hold no maximum.
     """
     ny, nx = score.shape
     ys, xs, fs = [], [], []
@@ -45,13 +46,13 @@ def local_maxima(score, residual, variance, slope, model_error, data, sky_sigma,
             if (s <= score[y, x - 1] or s < score[y, x + 1] or s <= score[y - 1, x] or s < score[y + 1, x] or s <= score[y - 1, x - 1]
                     or s < score[y + 1, x + 1] or s <= score[y - 1, x + 1] or s < score[y + 1, x - 1]):
                 continue
-            var = model = 0.0
+            var = light = 0.0
             for i in range(-1, 2):
                 for j in range(-1, 2):
                     v, r = variance[y + i, x + j], residual[y + i, x + j]
                     var += max(v - slope * r, 0.0) if v < 1e30 else 0.0
-                    model += max(data[y + i, x + j] - r, 0.0)
-            var = max(var / 9.0, 0.5 * sky_sigma * sky_sigma) + (model_error * model / 9.0) ** 2
+                    light += data[y + i, x + j]
+            var = max(var / 9.0, 0.5 * sky_sigma * sky_sigma) + (model_error * max(light / 9.0 - s / norm * peak, 0.0)) ** 2
             if s > threshold * root * np.sqrt(var):
                 ys.append(y)
                 xs.append(x)

@@ -16,12 +16,14 @@ class PsfModel:
         point source's flux in a pixel whose centre lies (j - c)/oversample, (i - c)/oversample pixels from the source, c = (m-1)/2.
     degree : order of the polynomial in (x, y), each scaled to -1..1 over the quadrant.
     shape : (ny, nx) of the quadrant.
+    error : relative error e of the model as seen on its stars: the residual variance beyond noise is e^2 flux^2 peak psf.
     """
 
     tables: np.ndarray
     degree: int
     shape: tuple[int, int]
     oversample: int
+    error: float = 0.0
 
     @property
     def half_size(self) -> int:
