@@ -48,10 +48,6 @@ class ConfigError(BadInput):
     """A setting in `luigi.cfg` or the environment is unknown, mistyped or out of range."""
 
 
-class Quarantined(ZtfError):
-    """A raw file failed ingest and was set aside with its reason."""
-
-
 class TooFewCalibrators(Unusable):
     """Not enough calibrators for a fit."""
 

@@ -1,0 +1,62 @@
+"""Instrumental calibration of one quadrant (paper 3.5, first half): detector corrections, artefact masks, sky and astrometry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ztfluigi.algorithms import artifacts, astrometry, background, detection, detector
+from ztfluigi.model.images import Background, Calibrated
+from ztfluigi.model.wcs import TpvWcs
+
+
+@dataclass
+class Reduced:
+    """A calibrated quadrant with its sky, its detections and how the astrometric fit went."""
+
+    calibrated: Calibrated
+    background: Background
+    detections: np.ndarray
+    residuals: np.ndarray
+
+
+def reduce_quadrant(image: np.ndarray, *, bias: np.ndarray, flat: np.ndarray, mask: np.ndarray, gain: float, read_noise: float,
+                    nonlinearity: tuple[float, float], saturation_dn: float, gaia: np.ndarray, prior: TpvWcs, jd: float,
+                    config: Mapping[str, object], low_flat: np.ndarray | None = None) -> Reduced:
+    """Calibrate an overscan-subtracted quadrant and solve its astrometry.
+
+    Parameters
+    ----------
+    image : float32 (ny, nx) [DN]. bias [DN], flat [relative to 1], mask (uint16): masters of the same shape.
+    gain [electron/DN], read_noise [electron], nonlinearity (A, B), saturation_dn [raw DN]: of the amplifier.
+    gaia : calibrator table (`columns.GAIA`). prior : nominal WCS at the commanded pointing. jd : mid-exposure, UTC.
+    config : settings by section name.
+
+    Raises
+    ------
+    Unusable : nothing can be measured (saturated, blank, no astrometric solution); carries infobits and numbers.
+    """
+    calibrated = detector.calibrate(image, bias=bias, flat=flat, mask=mask, gain=gain, read_noise=read_noise, nonlinearity=nonlinearity,
+                                    saturation_dn=saturation_dn, low_flat=low_flat, config=config["detector"])
+    return solve_quadrant(calibrated, gaia=gaia, prior=prior, jd=jd, config=config)
+
+
+def solve_quadrant(calibrated: Calibrated, *, gaia: np.ndarray, prior: TpvWcs, jd: float, config: Mapping[str, object]) -> Reduced:
+    """Sky, detections, artefact masks and astrometry of a calibrated quadrant; `calibrated` is completed in place."""
+    sky = background.estimate(calibrated.data, calibrated.mask, config=config["background"])
+    residual = calibrated.data - sky.level
+    detections = detection.detect(residual, sky.rms, calibrated.mask, config=config["detection"])
+    metrics = calibrated.metrics
+    metrics |= {"background_dn": sky.median, "noise_dn": sky.median_rms, "n_detections": len(detections),
+                "saturated_percent": 100.0 * metrics.get("saturated_fraction", 0.0)}
+    fwhm = detection.image_fwhm(detections)
+    mask, metrics["n_cosmic"] = artifacts.mask_cosmic_rays(calibrated.data, calibrated.sigma, calibrated.mask, sky, fwhm,
+                                                           config=config["artifacts"])
+    mask, metrics["n_tracks"] = artifacts.mask_tracks(calibrated.data, calibrated.sigma, mask, sky, config=config["artifacts"])
+    calibrated.mask = mask
+    solution = astrometry.solve(detections, gaia, prior=prior, jd=jd, shape=calibrated.data.shape, config=config["astrometry"])
+    calibrated.wcs = solution.wcs
+    metrics |= solution.metrics
+    return Reduced(calibrated, sky, detections, solution.residuals)

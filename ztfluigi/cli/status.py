@@ -1,0 +1,26 @@
+"""`ztf status --night`: what became of everything that came in."""
+
+from __future__ import annotations
+
+from targets.current import registry
+from ztfluigi.model.errors import BadInput
+from ztfluigi.model.ids import night_code
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser("status", help="counts of a night: raw files, quadrants, events, packets and what became of them")
+    parser.add_argument("--night", required=True, metavar="YYYY-MM-DD")
+
+
+def run(args) -> int:
+    try:
+        night_code(args.night)
+    except ValueError as error:
+        raise BadInput(f"night {args.night!r} is not a date YYYY-MM-DD") from error
+    from ztfluigi.tasks import settings
+
+    settings.check()
+    for level, fates in registry().counts(args.night).items():
+        total = sum(fates.values())
+        print(f"{level:10s} {total:7d}  " + ", ".join(f"{count} {fate}" for fate, count in sorted(fates.items(), key=lambda item: -item[1])))
+    return 0

@@ -1,0 +1,79 @@
+"""Difference images and the events on them (paper 3.6)."""
+
+from __future__ import annotations
+
+import luigi
+import numpy as np
+
+from targets import paths
+from targets.codecs import catalog as catalog_codec
+from targets.codecs import daophot
+from targets.codecs import image as image_codec
+from targets.sealed import Stage
+from ztfluigi.algorithms import cutouts, events, quality
+from ztfluigi.algorithms.subtract import subtract
+from ztfluigi.model import header_cards, infobits
+from ztfluigi.model.header import Header
+from ztfluigi.services import candidates
+from ztfluigi.tasks import headers
+from ztfluigi.tasks.base import Built, Product
+from ztfluigi.tasks.reference import ReferenceCatalog, ReferenceImage
+from ztfluigi.tasks.science import OfQuadrant, ScienceImage, SourceCatalog, load_science
+from ztfluigi.tasks.settings import configuration
+
+PACKET = "packet"
+"""Fate of an event that passed the filter."""
+
+
+class DifferenceImage(OfQuadrant, Product):
+    """Science minus reference, its PSF, and a row for every event of either sign (product 5)."""
+
+    exposure = luigi.Parameter()
+    ccdid = luigi.IntParameter()
+    qid = luigi.IntParameter()
+    sections = ("difference", "events", "event_filter")
+
+    def requires(self):
+        cell = self.cell
+        return [ScienceImage(self.exposure, self.ccdid, self.qid), SourceCatalog(self.exposure, self.ccdid, self.qid),
+                ReferenceImage(cell.field, cell.filter, cell.ccdid, cell.qid), ReferenceCatalog(cell.field, cell.filter, cell.ccdid, cell.qid)]
+
+    def files(self):
+        return {"image": paths.science(self.name, self.qid, "scimrefdiffimg.fits.fz"), "psf": paths.science(self.name, self.qid, "diffimgpsf.fits"),
+                "cutouts": paths.operations(self.name, self.qid, "cutouts.fits")}
+
+    def build(self, stage: Stage) -> Built:
+        science_task, catalog_task, reference_task, refcat_task = self.requires()
+        science, header = load_science(science_task)
+        reference, ref_header = image_codec.read_reference({role: reference_task.path(role) for role in reference_task.files()},
+                                                           daophot.read_psf_model(refcat_task.path("psf")))
+        psfcat, refcat = (catalog_codec.read_psfcat(path)[0] for path in (catalog_task.path("psfcat"), refcat_task.path("refpsfcat")))
+        difference = subtract(science, daophot.read_psf_model(catalog_task.path("psf")), float(header["MAGZP"]), reference, psfcat_sci=psfcat,
+                              psfcat_ref=refcat, config=configuration("difference"))
+        found = events.extract(difference, wcs=science.wcs, psfcat_ref=refcat, reference_magzp=reference.magzp, config=configuration("events"))
+        metrics = difference.metrics | {"n_events": len(found), "flux_ratio_relative":
+                                        difference.metrics["flux_ratio"] / 10.0 ** (0.4 * (difference.magzp - reference.magzp))}
+        bits, status = quality.judge_difference(metrics, filter_code=self.name.filter)
+        fates = events.light_filter(found, config=configuration("event_filter")) if status else np.full(len(found), "difference not usable")
+        ids = self.numbers_of_time(float(header["OBSJD"]))
+        rows = headers.candidate_rows(self, ids, found, np.where(fates == "", PACKET, fates), header, ref_header)
+        self.write(stage, difference, metrics, header, ref_header, bits, status)
+        chosen = found[[n for n in np.argsort([row["candid"] for row in rows]) if fates[n] == ""]]
+        stamps = np.stack([cutouts.cut(image, chosen["xpos"] - 1, chosen["ypos"] - 1)
+                           for image in (science.data, difference.reference, difference.data)], axis=1)
+        image_codec.write_image(stage["cutouts"], stamps if len(stamps) else np.zeros((1, 1, 1, 1), np.float32))
+        numbers = {**metrics, **headers.limit_numbers(header), "n_candidates": len(chosen)}
+        return Built(numbers=numbers, infobits=bits, usable=bool(status), reason=headers.sentence("difference", bits, status),
+                     place={**ids, **headers.footprint(science.wcs, science.data.shape)},
+                     also=lambda cursor: candidates.replace_events(cursor, ids["pid"], self.provid(), ids["nid"], self.cell.rcid, rows))
+
+    def write(self, stage: Stage, difference, metrics: dict, header: Header, ref_header: Header, bits: int, status: int) -> None:
+        """The difference image with its header, and its PSF."""
+        values = {"REFFILE": paths.reference(self.cell, "refimg.fits").name, "DBRFID": ref_header["DBRFID"], "NFRAMREF": ref_header["NFRAMES"],
+                  "JDSTREF": ref_header["JDSTART"], "JDENDREF": ref_header["JDEND"], "REFMAGZP": ref_header["MAGZP"],
+                  "FLXRATIO": metrics["flux_ratio"], "DIFSIGPX": metrics["noise"], "DIFFWHM": metrics["fwhm_difference"],
+                  "DIFFLIM": metrics["diffmaglim"], "NEVENTS": metrics["n_events"], "INFOBITS": bits, "STATUS": status,
+                  "CREATED": headers.created(), "PROVID": self.provid()}
+        cards = header_cards.difference_cards(header, values, bits=infobits.bit_cards("difference"))
+        image_codec.write_difference(stage["image"], difference.data, cards, noise=metrics["noise"])
+        image_codec.write_stamp(stage["psf"], difference.psf, {"PROVID": self.provid()})

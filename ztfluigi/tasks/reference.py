@@ -1,0 +1,144 @@
+"""Reference images and their catalogues (paper 3.7)."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+
+import luigi
+import numpy as np
+
+from targets import paths
+from targets.codecs import catalog as catalog_codec
+from targets.codecs import daophot, fits
+from targets.codecs import image as image_codec
+from targets.current import registry
+from targets.sealed import Stage
+from ztfluigi.algorithms import coadd, quality
+from ztfluigi.algorithms.catalogue import measure_quadrant
+from ztfluigi.model import header_cards, infobits
+from ztfluigi.model.errors import NoWork
+from ztfluigi.model.ids import FILTERS, SkyCell
+from ztfluigi.model.images import Calibrated, Coadd
+from ztfluigi.model.wcs import TpvWcs
+from ztfluigi.tasks import headers
+from ztfluigi.tasks.base import Built, Choice, Product
+from ztfluigi.tasks.science import ScienceImage, load_science
+from ztfluigi.tasks.settings import camera, configuration, root, sections
+
+
+class _OfCell:
+    """One field, filter and quadrant."""
+
+    @property
+    def cell(self) -> SkyCell:
+        return SkyCell(self.field, self.filter, self.ccdid, self.qid)
+
+
+class ReferenceInputs(_OfCell, Choice):
+    """The 15 to 40 epochs of a reference, best seeing first; frozen when there are enough."""
+
+    field = luigi.IntParameter()
+    filter = luigi.Parameter()
+    ccdid = luigi.IntParameter()
+    qid = luigi.IntParameter()
+    sections = ("reference_inputs",)
+
+    def choose(self) -> list:
+        epochs = registry().select("ScienceImage", field=self.field, filter=self.filter, ccdid=self.ccdid, qid=self.qid)
+        table = headers.epoch_table(epochs, camera().pixel_scale_arcsec)
+        return [epochs[i].exposure for i in coadd.select_inputs(table, config=configuration("selection"))]
+
+    def build(self, stage: Stage) -> Built:
+        chosen, needed = self.choose(), configuration("reference_inputs").min_inputs
+        if len(chosen) < needed:
+            raise NoWork(f"no reference for {self.cell}: {len(chosen)} good epochs, {needed} are needed", chosen=chosen)
+        return Built(numbers={"chosen": chosen})
+
+
+class ReferenceImage(_OfCell, Product):
+    """The co-add of the chosen epochs, with depth and uncertainty (product 6); locked once sealed."""
+
+    field = luigi.IntParameter()
+    filter = luigi.Parameter()
+    ccdid = luigi.IntParameter()
+    qid = luigi.IntParameter()
+    sections = ("reference",)
+
+    def inputs(self) -> ReferenceInputs:
+        return ReferenceInputs(self.field, self.filter, self.ccdid, self.qid)
+
+    def epochs(self) -> list[ScienceImage]:
+        return [ScienceImage(exposure, self.ccdid, self.qid) for exposure in self.inputs().chosen()]
+
+    def requires(self):
+        return [self.inputs()]
+
+    def requires_more(self):
+        return self.epochs() if self.inputs().row().state == "sealed" else []
+
+    def ingredients(self):
+        return [self.inputs(), *self.epochs()]
+
+    def gates(self):
+        return self.requires()
+
+    def files(self):
+        return {role: paths.reference(self.cell, f"{role}.fits") for role in ("refimg", "refcov", "refunc")}
+
+    def build(self, stage: Stage) -> Built:
+        epochs = [task for task in self.epochs() if task.row().state == "sealed"]
+        cards = [fits.read_header(task.path("image")) for task in epochs]
+        wcs, shape = coadd.footprint([TpvWcs.from_cards(header) for header in cards], [camera().shape] * len(cards))
+        with tempfile.TemporaryFile(dir=root() / "ops") as scratch:
+            planes = np.memmap(scratch, np.float32, "w+", shape=(len(epochs), *shape))
+            result = coadd.coadd(lambda i: load_science(epochs[i])[0], [float(header["MAGZP"]) for header in cards], wcs=wcs, shape=shape,
+                                 filter_code=self.filter, scratch=planes, config=configuration("reference"))
+        bits, status = quality.judge_reference(result.metrics)
+        values = {**headers.reference_values(self, cards), "MAGZP": result.magzp, "SATURATE": result.saturate, "INFOBITS": bits, "STATUS": status}
+        image_codec.write_reference(stage, result, header_cards.reference_cards(values, bits=infobits.bit_cards("reference")))
+        return Built(numbers={**result.metrics, "JDSTART": values["JDSTART"], "JDEND": values["JDEND"]}, infobits=bits, usable=bool(status),
+                     reason=headers.sentence("reference", bits, status),
+                     place={**headers.footprint(wcs, shape), "fid": FILTERS[self.filter]})
+
+
+class ReferenceCatalog(_OfCell, Product):
+    """PSF-fit and aperture catalogues of a reference (product 7)."""
+
+    field = luigi.IntParameter()
+    filter = luigi.Parameter()
+    ccdid = luigi.IntParameter()
+    qid = luigi.IntParameter()
+    sections = ("background", "detection", "psf", "psf_photometry", "apertures")
+
+    def requires(self):
+        return ReferenceImage(self.field, self.filter, self.ccdid, self.qid)
+
+    def files(self):
+        catalogues = {role: paths.reference(self.cell, f"{role}.fits") for role in ("refpsfcat", "refsexcat")}
+        return {**catalogues, "psf": paths.reference(self.cell, "refpsfmodel.fits")}
+
+    def build(self, stage: Stage) -> Built:
+        image = self.requires()
+        reference, header = image_codec.read_reference({role: image.path(role) for role in image.files()})
+        result = measure_quadrant(as_quadrant(reference), zero_point=reference.magzp, config=sections(self.sections))
+        values = {**headers.catalogue_values(result), "PROVID": self.provid()}
+        cards = header_cards.catalog_cards({**header, **values})
+        catalog_codec.write_psfcat(stage["refpsfcat"], result.psfcat, cards)
+        catalog_codec.write_sexcat(stage["refsexcat"], result.sexcat, cards)
+        daophot.write_psf_model(stage["psf"], result.psf)
+        return Built(numbers={**result.metrics, **values})
+
+
+def as_quadrant(reference: Coadd) -> Calibrated:
+    """A reference in the form the catalogue step takes; uncovered pixels hold zero and a mask bit."""
+    covered = np.isfinite(reference.data)
+    sigma = np.where(np.isfinite(reference.sigma), reference.sigma, np.float32(np.nanmedian(reference.sigma[covered])))
+    return Calibrated(np.where(covered, reference.data, np.float32(0)), sigma, reference.mask, reference.gain, 0.0, reference.saturate,
+                      reference.wcs)
+
+
+def usable_reference(cell: SkyCell):
+    """Registry row of the usable reference catalogue of a cell, or None."""
+    rows = registry().select("ReferenceCatalog", field=cell.field, filter=cell.filter, ccdid=cell.ccdid, qid=cell.qid)
+    return rows[0] if rows else None
