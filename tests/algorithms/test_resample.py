@@ -47,7 +47,7 @@ def test_source_keeps_flux_and_place(order):
     assert (out * rows).sum() / out.sum() == pytest.approx(y, abs=0.02)
 
 
-@pytest.mark.parametrize(("ratio", "tolerance"), [(0.995, 1e-3), (1.004, 1e-3), (0.8, 1e-2)])
+@pytest.mark.parametrize(("ratio", "tolerance"), [(0.995, 2e-3), (1.004, 2e-3), (0.8, 1e-2)])
 def test_flux_is_kept_when_the_pixel_scale_changes(ratio, tolerance):
     # A large change of scale meets the stop-band leak of the Lanczos kernel (about 1 %); scales of one camera do not.
     other = TpvWcs((160.0, 170.0), (150.0, 30.0), ((-ratio * SCALE, 0.0), (0.0, ratio * SCALE)))
