@@ -29,6 +29,7 @@ _STRUCTURAL = re.compile(
     r"ZMASKCMP|ZHECKSUM|ZDATASUM|ZBLOCKED|(TTYPE|TFORM|TUNIT|TDIM|TNULL|TSCAL|TZERO|TDISP)\d+")
 _BOILERPLATE = ("FITS (Flexible Image Transport System)", "and Astrophysics', volume 376")
 _TFORM = {"b1": "L", "u1": "B", "i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D"}
+_TZERO = {"u2": 1 << 15, "u4": 1 << 31}
 _BITPIX = {"u1": 8, "i2": 16, "u2": 16, "i4": 32, "f4": -32, "f8": -64}
 
 
@@ -199,26 +200,39 @@ def image_hdu(data: np.ndarray, cards: Iterable[Card] | Mapping = (), *, extname
 def table_hdu(table: np.ndarray, cards: Iterable[Card] | Mapping = (), *, columns: Sequence[Column] = (), extname: str | None = None) -> Hdu:
     """A binary table from a structured array; units come from the columns of the same names."""
     units = {column.name: column.unit for column in columns}
-    fields, packed = [], []
+    fields, stored = [], []
     for number, name in enumerate(table.dtype.names, 1):
-        base, shape = (table.dtype[name].subdtype or (table.dtype[name], ()))
-        count = int(np.prod(shape, dtype=int))
-        text = base.kind == "S"
-        if not text and base.str[1:] not in _TFORM:
-            raise ValueError(f"FITS tables cannot hold column {name} of type {base}")
-        fields.append((f"TTYPE{number}", name, ""))
-        fields.append((f"TFORM{number}", f"{count * base.itemsize}A" if text else f"{count}{_TFORM[base.str[1:]]}", ""))
+        values = _storable(name, table[name])
+        count = int(np.prod(values.shape[1:], dtype=int))
+        letter = "L" if table.dtype[name].base.kind == "b" else "A" if values.dtype.kind == "S" else _TFORM[values.dtype.str[1:]]
+        fields += [(f"TTYPE{number}", name, ""), (f"TFORM{number}", f"{count * values.dtype.itemsize if letter == 'A' else count}{letter}", "")]
         if units.get(name):
             fields.append((f"TUNIT{number}", units[name], ""))
-        packed.append((name, "S1" if base.kind == "b" else base.newbyteorder(">"), shape))
-    dtype = np.dtype(packed)
+        if table.dtype[name].base.str[1:] in _TZERO:
+            fields += [(f"TSCAL{number}", 1, ""), (f"TZERO{number}", _TZERO[table.dtype[name].base.str[1:]], "")]
+        stored.append((name, values))
+    dtype = np.dtype([(name, values.dtype.newbyteorder(">"), values.shape[1:]) for name, values in stored])
     rows = np.zeros(len(table), dtype)
-    for name in dtype.names:
-        rows[name] = np.where(table[name], b"T", b"F") if table.dtype[name].base.kind == "b" else table[name]
+    for name, values in stored:
+        rows[name] = values
     structure = [("BITPIX", 8, "array data type"), ("NAXIS", 2, "number of array dimensions"), ("NAXIS1", dtype.itemsize, "bytes in a row"),
                  ("NAXIS2", len(table), "rows"), ("PCOUNT", 0, "number of group parameters"), ("GCOUNT", 1, "number of groups"),
-                 ("TFIELDS", len(packed), "columns"), *fields]
+                 ("TFIELDS", len(stored), "columns"), *fields]
     return Hdu(structure, _named(extname, cards), rows)
+
+
+def _storable(name: str, values: np.ndarray) -> np.ndarray:
+    """A column in a type that FITS has: logicals as T and F, text as ASCII, unsigned integers shifted by TZERO."""
+    kind = values.dtype.str[1:]
+    if values.dtype.kind == "b":
+        return np.where(values, b"T", b"F")
+    if values.dtype.kind == "U":
+        return values.astype(f"S{max(values.dtype.itemsize // 4, 1)}")
+    if kind in _TZERO:
+        return (values - values.dtype.type(_TZERO[kind])).view(f"i{kind[1]}")
+    if values.dtype.kind != "S" and kind not in _TFORM:
+        raise ValueError(f"FITS tables cannot hold column {name} of type {values.dtype}")
+    return values
 
 
 def compressed_hdu(data: np.ndarray, cards: Iterable[Card] | Mapping = (), *, extname: str | None = None, step: float | None = None) -> Hdu:

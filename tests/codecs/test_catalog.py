@@ -40,17 +40,20 @@ def test_an_empty_catalogue_is_a_catalogue(tmp_path):
 
 
 def test_vector_and_text_columns(tmp_path):
-    table = np.zeros(3, [("NUMBER", "i4"), ("MAG_APER", "f4", (6,)), ("name", "S8"), ("ok", "?")])
+    table = np.zeros(3, [("NUMBER", "i4"), ("MAG_APER", "f4", (6,)), ("name", "S8"), ("ok", "?"), ("sign", "U1"), ("bits", "u2"), ("id", "u4")])
     table["MAG_APER"] = np.arange(18).reshape(3, 6)
     table["name"] = [b"a", b"bb", b"ccc"]
-    table["ok"] = [True, False, True]
+    table["ok"], table["sign"] = [True, False, True], ["t", "f", "t"]
+    table["bits"], table["id"] = [0, 32768, 65535], [0, 5, 2**32 - 1]
     catalog.write_table(tmp_path / "t.fits", table, extname="T")
     with astropy_fits.open(tmp_path / "t.fits", checksum=True) as hdus:
         np.testing.assert_array_equal(hdus[1].data["MAG_APER"], table["MAG_APER"])
         assert list(hdus[1].data["ok"]) == [True, False, True] and list(hdus[1].data["name"]) == ["a", "bb", "ccc"]
+        assert list(hdus[1].data["sign"]) == ["t", "f", "t"]
     back, _ = catalog.read_table(tmp_path / "t.fits")
     np.testing.assert_array_equal(back["MAG_APER"], table["MAG_APER"])
-    np.testing.assert_array_equal(back["ok"], table["ok"])
+    for name in ("ok", "sign", "bits", "id"):
+        assert back[name].tolist() == table[name].tolist() and back.dtype[name].kind == table.dtype[name].kind
 
 
 def test_gaia_and_ps1_round_trip(tmp_path):
