@@ -30,7 +30,7 @@ _HIGH_SNR = 100.0
 _GRID = 3  # cells a side of the grid behind the in-grid metrics
 _TRUNCATED = 2 | 4 | 8  # extraction flags of cut-off footprints
 _MAX_MERIDIAN_TURN_DEG = 5.0
-_PER_TERM = 3  # stars wanted for each coefficient before the order is lowered
+_PER_TERM = 1.5  # stars wanted for each coefficient before the order is lowered; the prior steadies the rest
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,8 @@ def _judge(stars: _Stars, wcs, first, prior, used, pairs, shape, config):
     offset = _local_offset(*sky, stars.ra[j], stars.dec[j])
     residuals = np.zeros(i.size, RESIDUAL)
     for name, values in (("x", stars.x[i]), ("y", stars.y[i]), ("dra_mas", offset[0] * _MAS_PER_DEG),
-                         ("ddec_mas", offset[1] * _MAS_PER_DEG), ("g_mag", stars.g[j]), ("source_id", stars.source_id[j]), ("snr", stars.snr[i])):
+                         ("ddec_mas", offset[1] * _MAS_PER_DEG), ("g_mag", stars.g[j]), ("source_id", stars.source_id[j]),
+                         ("snr", stars.snr[i])):
         residuals[name] = values
     return metrics, residuals
 

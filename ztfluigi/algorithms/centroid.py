@@ -1,7 +1,8 @@
-"""Positions of point-like sources: least-squares fit of a pixel-integrated Gaussian, neighbours subtracted, in compiled loops.
+"""Positions of point-like sources: least-squares fit of a pixel-integrated profile, neighbours subtracted, in compiled loops.
 
-The Gaussian is integrated over each pixel, so that undersampled images (FWHM below 1.5 pixels) show no dependence on pixel phase.
-For a Gaussian profile the fit with the full variance reaches the Cramer-Rao bound (e.g. King 1983, PASP 95, 163).
+The profile is a Gaussian core and a Gaussian wing of twice its width, close to a seeing disc. It is integrated over each pixel, so that
+undersampled images (FWHM below 1.5 pixels) show little dependence on pixel phase. A least-squares fit with the right profile and the full
+variance reaches the Cramer-Rao bound (e.g. King 1983, PASP 95, 163).
 """
 
 from __future__ import annotations
@@ -11,15 +12,26 @@ import math
 import numpy as np
 from numba import njit
 
+WING = 2.0
+"""Width of the wing over that of the core."""
 MAX_STEP = 0.5
 """Largest move of one Gauss-Newton step [pix]."""
-SIGMA_TO_FWHM = 2.3548200450309493
 _ROOT_HALF = 0.7071067811865476
 _ROOT_TWO_PI = 2.5066282746310002
 
 
+def fwhm_of(sigma, wing: float):
+    """Full width at half maximum of the profile with core width `sigma` and flux fraction `wing` in the wing (before pixel integration)."""
+    low, high = 1.0, 3.0 * WING
+    for _ in range(50):
+        r = 0.5 * (low + high)
+        value = (1.0 - wing) * math.exp(-0.5 * r * r) + wing / WING**2 * math.exp(-0.5 * (r / WING) ** 2)
+        low, high = (r, high) if value > 0.5 * (1.0 - wing + wing / WING**2) else (low, r)
+    return (low + high) * sigma
+
+
 @njit(cache=True, nogil=True)
-def _profile(centre, sigma, start, values, slopes, growths):
+def _gaussian(centre, sigma, start, values, slopes, growths):
     # Pixel-integrated unit Gaussian along one axis, and its derivatives with respect to the centre and to log(sigma).
     t = (start - 0.5 - centre) / sigma
     low_cdf = 0.5 * math.erf(t * _ROOT_HALF)
@@ -36,41 +48,67 @@ def _profile(centre, sigma, start, values, slopes, growths):
 
 
 @njit(cache=True, nogil=True)
-def _add_model(image, x, y, flux, sigma, half, sign, px, py, work):
-    ny, nx = image.shape
-    x0, y0 = int(np.rint(x)) - half, int(np.rint(y)) - half
-    _profile(x, sigma, x0, px, work, work)
-    _profile(y, sigma, y0, py, work, work)
-    for j in range(max(0, -y0), min(py.size, ny - y0)):
-        for i in range(max(0, -x0), min(px.size, nx - x0)):
-            image[y0 + j, x0 + i] += sign * flux * px[i] * py[j]
+def _stamps(x, y, sigma, wing, x0, y0, axes, value, slope_x, slope_y, growth):
+    # Unit-flux profile on the box with corner (x0, y0), and its derivatives with respect to x, y and log(sigma).
+    # The first core/wing rows of `axes` are scratch: [component, axis, kind, pixel].
+    for c in range(2):
+        width = sigma if c == 0 else WING * sigma
+        _gaussian(x, width, x0, axes[c, 0, 0], axes[c, 0, 1], axes[c, 0, 2])
+        _gaussian(y, width, y0, axes[c, 1, 0], axes[c, 1, 1], axes[c, 1, 2])
+    a, b = 1.0 - wing, wing
+    for j in range(value.shape[0]):
+        p, dp, gp = a * axes[0, 1, 0, j], a * axes[0, 1, 1, j], a * axes[0, 1, 2, j]
+        q, dq, gq = b * axes[1, 1, 0, j], b * axes[1, 1, 1, j], b * axes[1, 1, 2, j]
+        for i in range(value.shape[1]):
+            u, v = axes[0, 0, 0, i], axes[1, 0, 0, i]
+            value[j, i] = p * u + q * v
+            slope_x[j, i] = p * axes[0, 0, 1, i] + q * axes[1, 0, 1, i]
+            slope_y[j, i] = dp * u + dq * v
+            growth[j, i] = gp * u + gq * v + p * axes[0, 0, 2, i] + q * axes[1, 0, 2, i]
 
 
 @njit(cache=True, nogil=True)
-def fit_positions(residual, rms, bad, x, y, flux, sigma, inverse_gain, sweeps, half):
+def _add(image, value, flux, x0, y0):
+    ny, nx = image.shape
+    for j in range(max(0, -y0), min(value.shape[0], ny - y0)):
+        for i in range(max(0, -x0), min(value.shape[1], nx - x0)):
+            image[y0 + j, x0 + i] += flux * value[j, i]
+
+
+@njit(cache=True, nogil=True)
+def add_sources(image, x, y, flux, sigma, wing, half):
+    """Add the profiles of sources to an image in place (negative fluxes subtract)."""
+    size = 2 * half + 1
+    axes = np.empty((2, 2, 3, size))
+    value, sx, sy, growth = np.empty((size, size)), np.empty((size, size)), np.empty((size, size)), np.empty((size, size))
+    for k in range(x.size):
+        x0, y0 = int(np.rint(x[k])) - half, int(np.rint(y[k])) - half
+        _stamps(x[k], y[k], sigma, wing, x0, y0, axes, value, sx, sy, growth)
+        _add(image, value, flux[k], x0, y0)
+
+
+@njit(cache=True, nogil=True)
+def fit_positions(residual, rms, bad, x, y, flux, sigma, wing, inverse_gain, sweeps, half):
     """Fit flux, x and y of every source by Gauss-Seidel sweeps of Gauss-Newton steps.
 
     residual : float32 (ny, nx) [DN], background-subtracted; on return the image without the fitted sources.
     rms : float32 (ny, nx) [DN], background noise. bad : bool (ny, nx), pixels without weight. x, y : float64 (n,), zero-based start
-    positions, updated. flux : float64 (n,) [DN], start values, updated. sigma : width of the Gaussian [pix].
+    positions, updated. flux : float64 (n,) [DN], start values, updated. sigma, wing : width of the core [pix] and flux in the wing.
     inverse_gain : [DN/electron], 0 leaves the sources' own photon noise out. half : half size of the fitted box [pix].
     Returns float64 (n, 3): 1-sigma errors of flux [DN], x and y [pix]; NaN where the box has too few good pixels.
     """
     n = x.size
     ny, nx = residual.shape
     size = 2 * half + 1
-    px, py = np.empty(size), np.empty(size)
-    dx, dy = np.empty(size), np.empty(size)
-    work = np.empty(size)
+    axes = np.empty((2, 2, 3, size))
+    value, dx, dy, growth = np.empty((size, size)), np.empty((size, size)), np.empty((size, size)), np.empty((size, size))
     errors = np.full((n, 3), np.nan)
-    for k in range(n):
-        _add_model(residual, x[k], y[k], flux[k], sigma, half, -1.0, px, py, work)
-    for sweep in range(sweeps):
+    add_sources(residual, x, y, -flux, sigma, wing, half)
+    for _ in range(sweeps):
         for k in range(n):
-            _add_model(residual, x[k], y[k], flux[k], sigma, half, 1.0, px, py, work)
             x0, y0 = int(np.rint(x[k])) - half, int(np.rint(y[k])) - half
-            _profile(x[k], sigma, x0, px, dx, work)
-            _profile(y[k], sigma, y0, py, dy, work)
+            _stamps(x[k], y[k], sigma, wing, x0, y0, axes, value, dx, dy, growth)
+            _add(residual, value, flux[k], x0, y0)
             f = max(flux[k], 0.0)
             slope = max(f, 1e-3 * rms[min(max(y0 + half, 0), ny - 1), min(max(x0 + half, 0), nx - 1)])
             a00 = a01 = a02 = a11 = a12 = a22 = b0 = b1 = b2 = 0.0
@@ -78,11 +116,11 @@ def fit_positions(residual, rms, bad, x, y, flux, sigma, inverse_gain, sweeps, h
                 for i in range(max(0, -x0), min(size, nx - x0)):
                     if bad[y0 + j, x0 + i]:
                         continue
-                    shape = px[i] * py[j]
+                    shape = value[j, i]
                     noise = rms[y0 + j, x0 + i]
                     weight = 1.0 / (noise * noise + inverse_gain * f * shape + 1e-30)
                     misfit = residual[y0 + j, x0 + i] - f * shape
-                    gx, gy = slope * dx[i] * py[j], slope * px[i] * dy[j]
+                    gx, gy = slope * dx[j, i], slope * dy[j, i]
                     a00 += weight * shape * shape
                     a01 += weight * shape * gx
                     a02 += weight * shape * gy
@@ -102,45 +140,47 @@ def fit_positions(residual, rms, bad, x, y, flux, sigma, inverse_gain, sweeps, h
                 errors[k, 0], errors[k, 1], errors[k, 2] = math.sqrt(c00 / det), math.sqrt(c11 / det), math.sqrt(c22 / det)
             else:
                 errors[k, :] = np.nan
-            _add_model(residual, x[k], y[k], flux[k], sigma, half, -1.0, px, py, work)
+            x0, y0 = int(np.rint(x[k])) - half, int(np.rint(y[k])) - half
+            _stamps(x[k], y[k], sigma, wing, x0, y0, axes, value, dx, dy, growth)
+            _add(residual, value, -flux[k], x0, y0)
     return errors
 
 
 @njit(cache=True, nogil=True)
-def fit_widths(residual, bad, x, y, flux, sigma, half, steps):
-    """Gaussian sigma [pix] of every source about its fitted position, neighbours subtracted; float64 (n,).
+def fit_widths(residual, bad, x, y, flux, sigma, wing, half, steps):
+    """Core width of every source about its fitted position, neighbours subtracted.
 
-    residual : as `fit_positions` leaves it. Fits flux and log(sigma) with equal weights; NaN where that is impossible.
+    residual : as `fit_positions` leaves it. Fits flux and log(sigma) with equal weights. Returns float64 (n, 2): sigma [pix], NaN where
+    that is impossible, and the sum of the squared residuals over the squared flux with the frame's `sigma`.
     """
     n = x.size
     ny, nx = residual.shape
     size = 2 * half + 1
-    px, py = np.empty(size), np.empty(size)
-    dx, dy = np.empty(size), np.empty(size)
-    gx, gy = np.empty(size), np.empty(size)
-    own_x, own_y = np.empty(size), np.empty(size)
-    widths = np.empty(n)
+    axes = np.empty((2, 2, 3, size))
+    own, value, dx, dy, growth = (np.empty((size, size)), np.empty((size, size)), np.empty((size, size)), np.empty((size, size)),
+                                  np.empty((size, size)))
+    fitted = np.empty((n, 2))
     for k in range(n):
         x0, y0 = int(np.rint(x[k])) - half, int(np.rint(y[k])) - half
-        _profile(x[k], sigma, x0, own_x, dx, gx)
-        _profile(y[k], sigma, y0, own_y, dy, gy)
-        f, width = flux[k], sigma
-        for _ in range(steps):
-            _profile(x[k], width, x0, px, dx, gx)
-            _profile(y[k], width, y0, py, dy, gy)
+        _stamps(x[k], y[k], sigma, wing, x0, y0, axes, own, dx, dy, growth)
+        f, width, misfits = flux[k], sigma, 0.0
+        for step in range(steps):
+            _stamps(x[k], y[k], width, wing, x0, y0, axes, value, dx, dy, growth)
             a00 = a01 = a11 = b0 = b1 = 0.0
             for j in range(max(0, -y0), min(size, ny - y0)):
                 for i in range(max(0, -x0), min(size, nx - x0)):
                     if bad[y0 + j, x0 + i]:
                         continue
-                    shape = px[i] * py[j]
-                    growth = f * (gx[i] * py[j] + px[i] * gy[j])
-                    misfit = residual[y0 + j, x0 + i] + flux[k] * own_x[i] * own_y[j] - f * shape
+                    shape, change = value[j, i], f * growth[j, i]
+                    left = residual[y0 + j, x0 + i]
+                    misfit = left + flux[k] * own[j, i] - f * shape
                     a00 += shape * shape
-                    a01 += shape * growth
-                    a11 += growth * growth
+                    a01 += shape * change
+                    a11 += change * change
                     b0 += shape * misfit
-                    b1 += growth * misfit
+                    b1 += change * misfit
+                    if step == 0:
+                        misfits += left * left
             det = a00 * a11 - a01 * a01
             if not det > 1e-9 * a00 * a11:
                 width = np.nan
@@ -148,8 +188,8 @@ def fit_widths(residual, bad, x, y, flux, sigma, half, steps):
             f += (a11 * b0 - a01 * b1) / det
             width *= math.exp(min(max((a00 * b1 - a01 * b0) / det, -0.4), 0.4))
             width = min(max(width, 0.2), 2.0 * half)
-        widths[k] = width
-    return widths
+        fitted[k, 0], fitted[k, 1] = width, misfits / max(flux[k] * flux[k], 1e-30)
+    return fitted
 
 
 @njit(cache=True, nogil=True)

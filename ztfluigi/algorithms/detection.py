@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import sep
 
-from ztfluigi.algorithms.centroid import SIGMA_TO_FWHM, fit_positions, fit_widths, gather_bits
+from ztfluigi.algorithms.centroid import add_sources, fit_positions, fit_widths, fwhm_of, gather_bits
 from ztfluigi.model.columns import Column, dtype_of
 from ztfluigi.model.config.astrometry import DetectionConfig
 from ztfluigi.model.maskbits import UNUSABLE, Mask
@@ -15,13 +15,13 @@ DETECTION = (
     Column("y", "f8", "pix", "centroid, zero-based"),
     Column("x_err", "f4", "pix", "formal 1-sigma uncertainty of x"),
     Column("y_err", "f4", "pix", "formal 1-sigma uncertainty of y"),
-    Column("flux", "f4", "DN", "flux of the fitted Gaussian"),
+    Column("flux", "f4", "DN", "flux of the fitted profile"),
     Column("fluxerr", "f4", "DN", "1-sigma uncertainty of flux"),
     Column("peak", "f4", "DN", "highest pixel above the background"),
     Column("a", "f4", "pix", "RMS along the major axis of the isophotal footprint"),
     Column("b", "f4", "pix", "RMS along the minor axis"),
     Column("theta", "f4", "rad", "position angle of the major axis from +x to +y"),
-    Column("fwhm", "f4", "pix", "full width at half maximum of the Gaussian fitted to this source"),
+    Column("fwhm", "f4", "pix", "full width at half maximum of the profile fitted to this source"),
     Column("npix", "i4", "", "pixels above the threshold"),
     Column("flags", "i4", "", "extraction flags of SExtractor (1 blended, 2 at the border, ...)"),
     Column("mask_bits", "u2", "", "OR of the mask bits in the 5 x 5 pixels at the source"),
@@ -29,6 +29,7 @@ DETECTION = (
 
 _PIXSTACK = 1_000_000
 _OBJECTS_PER_FRAME = 4096
+_WINGS = (0.1, 0.3, 0.5, 0.7)  # trial flux fractions of the profile's wing
 #: Pixels that hold no sky at all; saturated ones stay in so that a bright star remains one source.
 _BLIND = int(Mask.TRACK | Mask.DEAD | Mask.NAN)
 _UNWEIGHTED = _BLIND | int(Mask.SATURATED | Mask.SPIKE | Mask.NOISY)
@@ -97,39 +98,58 @@ def _clean(sources) -> np.ndarray:
 
 
 def _measure(sources, residual, rms, bad, gain, config: DetectionConfig) -> None:
-    # Sweeps of the position fit with one Gaussian width for the frame, measured first on the brightest clean sources.
+    # Sweeps of the position fit with one profile for the frame, measured first on the brightest clean sources.
     inverse_gain = 0.0 if gain is None else 1.0 / gain
     order = np.argsort(-sources["flux"], kind="stable")
     x, y, flux = (sources[name][order].astype(float) for name in ("x", "y", "flux"))
-    sigma = _frame_sigma(sources[order], residual, rms, bad, inverse_gain, config)
-    half = max(3, int(np.ceil(3.0 * sigma)))
+    sigma, wing = _frame_profile(sources[order], residual, rms, bad, inverse_gain, config)
+    half = _half_box(sigma)
     start_x, start_y = x.copy(), y.copy()
-    errors = fit_positions(residual, rms, bad, x, y, flux, sigma, inverse_gain, config.centroid_sweeps, half)
-    widths = fit_widths(residual, bad, x, y, flux, sigma, half, 4)
-    limit = np.maximum(1.5, SIGMA_TO_FWHM * sigma) + 0.5 * sources["a"][order]
+    errors = fit_positions(residual, rms, bad, x, y, flux, sigma, wing, inverse_gain, config.centroid_sweeps, half)
+    widths = fit_widths(residual, bad, x, y, flux, sigma, wing, half, 4)[:, 0]
+    limit = np.maximum(1.5, fwhm_of(sigma, wing)) + 0.5 * sources["a"][order]
     failed = ~np.isfinite(errors[:, 0]) | (np.hypot(x - start_x, y - start_y) > limit) | (flux <= 0)
     x[failed], y[failed] = start_x[failed], start_y[failed]
     flux[failed] = sources["flux"][order][failed]
     errors[failed], widths[failed] = np.nan, np.nan
     sources["x"][order], sources["y"][order], sources["flux"][order] = x, y, flux
     sources["fluxerr"][order], sources["x_err"][order], sources["y_err"][order] = errors.T
-    sources["fwhm"][order] = SIGMA_TO_FWHM * widths
+    sources["fwhm"][order] = fwhm_of(1.0, wing) * widths
 
 
-def _frame_sigma(sources, residual, rms, bad, inverse_gain, config: DetectionConfig) -> float:
+def _half_box(sigma: float) -> int:
+    return max(3, int(np.ceil(3.0 * sigma)))
+
+
+def _frame_profile(sources, residual, rms, bad, inverse_gain, config: DetectionConfig) -> tuple[float, float]:
+    # Core width and wing of the frame's profile; `residual` is left as it was found.
     stars = np.flatnonzero(_clean(sources))[: config.width_stars]
     if stars.size < 5:
         stars = np.arange(min(sources.size, config.width_stars))
-    sigma = float(np.clip(np.median(np.sqrt(sources["a"][stars] * sources["b"][stars])), 0.4, 8.0))
-    for _ in range(3):
-        half = max(3, int(np.ceil(3.0 * sigma)))
-        x, y, flux = (sources[name][stars].astype(float) for name in ("x", "y", "flux"))
-        image = residual.copy()
-        fit_positions(image, rms, bad, x, y, flux, sigma, inverse_gain, 3, half)
-        widths = np.sort(fit_widths(image, bad, x, y, flux, sigma, half, 5))
-        widths = widths[np.isfinite(widths)]
-        if not widths.size:
-            return sigma
-        # Galaxies among the brightest only ever widen.
-        sigma = float(np.clip(np.percentile(widths, 40), 0.3, 8.0))
-    return sigma
+    sigma = float(np.clip(0.8 * np.median(np.sqrt(sources["a"][stars] * sources["b"][stars])), 0.4, 8.0))
+    misfits = []
+    for wing in _WINGS:
+        sigma, _ = _trial(sources[stars], residual, rms, bad, inverse_gain, sigma, wing)
+        sigma, misfit = _trial(sources[stars], residual, rms, bad, inverse_gain, sigma, wing)
+        misfits.append(misfit)
+    best = int(np.clip(np.argmin(misfits), 1, len(_WINGS) - 2))
+    low, middle, high = misfits[best - 1:best + 2]
+    curvature = low - 2.0 * middle + high
+    shift = 0.5 * (low - high) / curvature if curvature > 0 else np.sign(low - high)
+    wing = float(_WINGS[best] + np.clip(shift, -1.0, 1.0) * (_WINGS[1] - _WINGS[0]))
+    for _ in range(2):
+        sigma, _ = _trial(sources[stars], residual, rms, bad, inverse_gain, sigma, wing)
+    return sigma, wing
+
+
+def _trial(stars, residual, rms, bad, inverse_gain, sigma: float, wing: float) -> tuple[float, float]:
+    # Better core width for this wing, and the misfit with the width given.
+    half = _half_box(sigma)
+    x, y, flux = (stars[name].astype(float) for name in ("x", "y", "flux"))
+    fit_positions(residual, rms, bad, x, y, flux, sigma, wing, inverse_gain, 2, half)
+    fitted = fit_widths(residual, bad, x, y, flux, sigma, wing, half, 4)
+    add_sources(residual, x, y, flux, sigma, wing, half)
+    widths = fitted[np.isfinite(fitted[:, 0]), 0]
+    # Galaxies among the brightest only ever widen.
+    better = float(np.clip(np.percentile(widths, 40), 0.3, 8.0)) if widths.size else sigma
+    return better, float(np.median(fitted[:, 1]))

@@ -15,8 +15,8 @@ from numba import njit
 from scipy.spatial import cKDTree
 from scipy.stats import poisson
 
-CHANCE_LIMIT = 1e-6
-"""Largest accepted probability that a match is chance, over all trials of the search; on unrelated lists it stays above 1."""
+CHANCE_LIMIT = 1e-5
+"""Largest accepted probability that a match is chance, over all trials of the search; on unrelated lists it stays above 0.1."""
 MIN_FRACTION = 0.15
 """Smallest accepted fraction of paired stars in the shorter list."""
 MAX_SHEAR = 0.005

@@ -93,14 +93,11 @@ def fit_zero_point(psfcat, ps1, *, filter_code: str, shape, config: ZeroPointCon
     catalogue = _calibrators(ps1, band, config)
     stars = _stars(psfcat)
     i, j = _match(stars, catalogue, config)
+    _require(i.size, "photometric matches", config)
     limit = _faint_limit(stars, catalogue, i, j, config)
-    bits = NOT_POSSIBLE | FEW_CALIBRATORS | FEW_MATCHES
-    if i.size < config.min_matches:
-        raise TooFewCalibrators("photometric matches", found=int(i.size), needed=config.min_matches, infobits=bits, nmatches=int(i.size))
     keep = (catalogue["mag"][j] <= limit) & _is_sound(stars, i, shape, config)
     i, j = i[keep], j[keep]
-    if i.size < config.min_matches:
-        raise TooFewCalibrators("photometric calibrators", found=int(i.size), needed=config.min_matches, infobits=bits, nmatches=int(i.size))
+    _require(i.size, "photometric calibrators", config)
     difference = catalogue["mag"][j] - stars["mag"][i]
     colour = catalogue["colour"][j]
     errors = (stars["sigmag"][i].astype(float) ** 2, catalogue["mag_err"][j] ** 2, catalogue["other_err"][j] ** 2)
@@ -121,6 +118,12 @@ def fit_zero_point(psfcat, ps1, *, filter_code: str, shape, config: ZeroPointCon
         clrmed=float(np.median(colour)), clravg=float(np.mean(colour)), clrrms=float(np.std(colour)), pcolor=band.text, residuals=rows,
         metrics={"calibrators": int(catalogue["mag"].size), "matches": int(i.size), "faint_limit": float(limit),
                  "extra_scatter": float(fit.scatter)})
+
+
+def _require(count: int, what: str, config) -> None:
+    if count < config.min_matches:
+        raise TooFewCalibrators(what, found=int(count), needed=config.min_matches, nmatches=int(count),
+                                infobits=NOT_POSSIBLE | FEW_CALIBRATORS | FEW_MATCHES)
 
 
 def _calibrators(ps1, band: _Band, config) -> dict[str, np.ndarray]:
@@ -179,8 +182,6 @@ def _match(stars, catalogue, config):
 
 def _faint_limit(stars, catalogue, i, j, config) -> float:
     # PS1 magnitude at which the typical star reaches the wanted signal-to-noise: sky noise of the faint half gives it.
-    if not i.size:
-        return np.inf
     zero = np.median(catalogue["mag"][j] - stars["mag"][i])
     faint = stars["mag"][i] >= np.median(stars["mag"][i])
     noise = float(np.median(stars["sigflux"][i[faint]]))

@@ -99,14 +99,14 @@ class TpvWcs:
 
     @classmethod
     def from_cards(cls, header: Mapping) -> TpvWcs:
-        """Read the cards of a TAN or TPV header; a TPV header without PV cards is TAN."""
-        pv = [{n: float(header[f"PV{axis}_{n}"]) for n in range(40) if f"PV{axis}_{n}" in header} or dict(_IDENTITY) for axis in (1, 2)]
+        """Read the cards of a TAN or TPV header; absent coefficients are those of no distortion. ValueError on radial terms."""
+        pv = [_IDENTITY | {n: float(header[f"PV{axis}_{n}"]) for n in range(40) if f"PV{axis}_{n}" in header} for axis in (1, 2)]
         for terms in pv:
             unknown = set(terms) - set(TPV_POWERS)
             if any(terms[n] for n in unknown):
                 raise ValueError(f"TPV terms {sorted(unknown)} are not supported")
-        return cls(crpix=(float(header["CRPIX1"]), float(header["CRPIX2"])), crval=(float(header["CRVAL1"]), float(header["CRVAL2"])),
-                   cd=((float(header["CD1_1"]), float(header.get("CD1_2", 0.0))), (float(header.get("CD2_1", 0.0)), float(header["CD2_2"]))),
+        cd = tuple(tuple(float(header.get(f"CD{row}_{column}", 0.0)) for column in (1, 2)) for row in (1, 2))
+        return cls(crpix=(float(header["CRPIX1"]), float(header["CRPIX2"])), crval=(float(header["CRVAL1"]), float(header["CRVAL2"])), cd=cd,
                    pv1={n: v for n, v in pv[0].items() if n in TPV_POWERS}, pv2={n: v for n, v in pv[1].items() if n in TPV_POWERS})
 
 

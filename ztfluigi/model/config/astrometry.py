@@ -11,12 +11,12 @@ from ztfluigi.model.config import knob
 class DetectionConfig:
     """Settings of `ztfluigi.algorithms.detection`."""
 
-    threshold: float = knob(1.5, "level above the background after the matched filter, in units of the RMS", unit="sigma", low=0.5, high=100.0)
+    threshold: float = knob(1.5, "level above the background after the matched filter", unit="RMS", low=0.5, high=100.0)
     min_area: int = knob(4, "smallest number of connected pixels above the threshold", unit="pix", low=1, high=1000)
     deblend_levels: int = knob(32, "number of deblending levels", low=1, high=64)
     deblend_contrast: float = knob(0.005, "smallest flux fraction of a deblended component", low=0.0, high=1.0)
     centroid_sweeps: int = knob(3, "Gauss-Newton sweeps over all sources, each with its neighbours subtracted", low=1, high=20)
-    width_stars: int = knob(300, "brightest clean sources that measure the width of the PSF", low=5, high=10000)
+    width_stars: int = knob(200, "brightest clean sources that measure the profile of the image", low=5, high=10000)
 
 
 @dataclass(frozen=True)
@@ -30,5 +30,5 @@ class AstrometryConfig:
     max_scale_change: float = knob(0.012, "largest relative change of the pixel scale searched", low=0.0, high=0.1)
     match_radius_arcsec: float = knob(2.0, "largest separation of a matched pair in the first pass", unit="arcsec", low=0.1, high=10.0)
     min_matches: int = knob(8, "fewest matched stars of a solution", low=5, high=1000)
-    distortion_tolerance: float = knob(1e-3, "1-sigma departure of TPV terms of order n from the prior", unit="deg^(1-n)", low=0.0, high=1.0)
+    distortion_tolerance: float = knob(5e-4, "1-sigma change of TPV terms of order n from the prior", unit="deg^(1-n)", low=0.0, high=1.0)
     clip_sigma: float = knob(4.0, "residuals beyond this are left out of the fit", unit="sigma", low=2.0, high=20.0)
