@@ -20,6 +20,8 @@ SAMPLING = (20.0, 150.0)
 EXTINCTION = {"zg": 0.20, "zr": 0.12, "zi": 0.07}
 """Magnitudes per airmass."""
 MJD_2000 = 51544.5
+SHUTTER_LOSS_S = 0.035
+"""By how much the shutter is open shorter than EXPTIME."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,12 @@ class Conditions:
     sky_factor: float = 1.0
     pointing_error_arcsec: tuple[float, float] = (0.0, 0.0)
     exptime: float = 30.0
+    shutter_delay_s: float = 1.0
 
     @property
     def mjd_mid(self) -> float:
-        """Middle of the shutter's opening, 1 s after OBSJD at the start."""
-        return self.obsjd - 2400000.5 + (1.0 + self.exptime / 2) / 86400
+        """Middle of the shutter's opening, which starts `shutter_delay_s` after OBSJD."""
+        return self.obsjd - 2400000.5 + (self.shutter_delay_s + 0.5 * (self.exptime - SHUTTER_LOSS_S)) / 86400
 
     @property
     def year(self) -> float:
