@@ -44,8 +44,9 @@ def read_table(path: Path, columns: Sequence[Column] | None = None, *, optional:
     table = np.zeros(len(raw), dtype_of(tuple(columns)))
     for column in columns:
         if column.name in raw.dtype.names:
-            if raw[column.name].shape[1:] != table[column.name].shape[1:]:
-                raise BadInput(f"{name}: column {column.name} has shape {raw[column.name].shape[1:]}, expected {table[column.name].shape[1:]}")
+            found_shape, shape = raw[column.name].shape[1:], table[column.name].shape[1:]
+            if found_shape != shape:
+                raise BadInput(f"{name}: column {column.name} has shape {found_shape}, expected {shape}")
             table[column.name] = raw[column.name]
         elif column.name not in optional:
             raise BadInput(f"{name} has no column {column.name}, expected {', '.join(c.name for c in columns)}")

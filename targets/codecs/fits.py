@@ -197,7 +197,8 @@ def image_hdu(data: np.ndarray, cards: Iterable[Card] | Mapping = (), *, extname
     return Hdu(structure, _named(extname, cards), np.ascontiguousarray(data, data.dtype.newbyteorder(">")))
 
 
-def table_hdu(table: np.ndarray, cards: Iterable[Card] | Mapping = (), *, columns: Sequence[Column] = (), extname: str | None = None) -> Hdu:
+def table_hdu(table: np.ndarray, cards: Iterable[Card] | Mapping = (), *, columns: Sequence[Column] = (),
+              extname: str | None = None) -> Hdu:
     """A binary table from a structured array; units come from the columns of the same names."""
     units = {column.name: column.unit for column in columns}
     fields, stored = [], []
@@ -205,7 +206,8 @@ def table_hdu(table: np.ndarray, cards: Iterable[Card] | Mapping = (), *, column
         values = _storable(name, table[name])
         count = int(np.prod(values.shape[1:], dtype=int))
         letter = "L" if table.dtype[name].base.kind == "b" else "A" if values.dtype.kind == "S" else _TFORM[values.dtype.str[1:]]
-        fields += [(f"TTYPE{number}", name, ""), (f"TFORM{number}", f"{count * values.dtype.itemsize if letter == 'A' else count}{letter}", "")]
+        count *= values.dtype.itemsize if letter == "A" else 1
+        fields += [(f"TTYPE{number}", name, ""), (f"TFORM{number}", f"{count}{letter}", "")]
         if units.get(name):
             fields.append((f"TUNIT{number}", units[name], ""))
         if table.dtype[name].base.str[1:] in _TZERO:

@@ -125,7 +125,7 @@ def write_difference(path: Path, data: np.ndarray, cards: Cards, *, noise: float
 # --- groups ---------------------------------------------------------------------------------------------------------------------
 
 def write_calibrated(path: Path, image: Calibrated, cards: Cards) -> None:
-    """A calibrated quadrant for the next steps: data, sigma and mask uncompressed in HDUs 0 to 2; gain, limits, WCS and numbers as cards."""
+    """A calibrated quadrant for the next steps: data, sigma and mask uncompressed in HDUs 0 to 2; gain, WCS and numbers as cards."""
     own = {"EFFGAIN": (image.gain, "gain after flat-fielding [electron/DN]"), "EFFRN": (image.read_noise, "read noise [electron]"),
            "SATURATE": (image.saturate, "saturation level [DN]"), **(image.wcs.cards() if image.wcs else {}), **_metrics(image.metrics)}
     body = Header(cards)
@@ -140,8 +140,8 @@ def read_calibrated(path: Path) -> tuple[Calibrated, Header]:
     """The quadrant that `write_calibrated` wrote, and its cards."""
     (data, header), (sigma, _), (mask, _) = read_image(path, 0), read_image(path, 1), read_mask(path, 2)
     wcs = TpvWcs.from_cards(header) if "CRVAL1" in header else None
-    return Calibrated(data, sigma, mask, _number(path, header, "EFFGAIN"), _number(path, header, "EFFRN"), _number(path, header, "SATURATE"),
-                      wcs, json.loads(header.get("METRICS", "{}"))), header
+    gain, read_noise, saturate = (_number(path, header, key) for key in ("EFFGAIN", "EFFRN", "SATURATE"))
+    return Calibrated(data, sigma, mask, gain, read_noise, saturate, wcs, json.loads(header.get("METRICS", "{}"))), header
 
 
 def write_master(stage: Mapping[str, Path], master, cards: Cards) -> None:

@@ -24,7 +24,8 @@ NAME_LEAD_S = (-10.0, 600.0)
 """The time in the file name is that of the request: so much may pass until the exposure starts."""
 MISSING_SENSOR = -9999.0
 
-ALWAYS = ("FILENAME", "IMGTYPE", "EXPTIME", "FIELDID", "PROGRMID", "FILTERID", "FILTER", "OBSJD", "OBSMJD", "SHUTOPEN", "SHUTCLSD", "NFRAMES")
+ALWAYS = ("FILENAME", "IMGTYPE", "EXPTIME", "FIELDID", "PROGRMID", "FILTERID", "FILTER", "OBSJD", "OBSMJD", "SHUTOPEN", "SHUTCLSD",
+          "NFRAMES")
 """Primary keywords every raw file must carry with a value."""
 OF_OBJECTS = ("PROGRMPI", "OBJRAD", "OBJDECD", "TELRAD", "TELDECD", "AZIMUTH", "ELVATION", "AIRMASS", "MOONILLF", "MOONESB", "MOONALT",
               "MOONRA", "MOONDEC", "HUMIDITY")
@@ -73,7 +74,7 @@ def verify_raw(path: Path, camera: Camera) -> RawFile:
     numbers = {"obsjd": float(primary["OBSJD"]), "exptime": float(primary["EXPTIME"]), "imgtype": primary["IMGTYPE"],
                "programid": int(primary["PROGRMID"]), "filterid": int(primary["FILTERID"])}
     numbers |= {key.lower(): float(primary[key]) for key in OF_OBJECTS if isinstance(primary.get(key), (int, float))}
-    return RawFile(name, numbers["obsjd"], numbers["exptime"], primary["IMGTYPE"], name.field, int(primary["FILTERID"]), numbers["programid"],
+    return RawFile(name, numbers["obsjd"], numbers["exptime"], numbers["imgtype"], name.field, numbers["filterid"], numbers["programid"],
                    numbers)
 
 

@@ -44,7 +44,8 @@ def test_packet_round_trip(version):
 
 def test_encoding_is_that_of_an_independent_writer():
     made, schema = record(), fastavro.parse_schema(alert_schema.schema("4.02"))
-    made["candidate"] |= {"tblid": 0, "nid": -1, "rcid": 64, "programpi": "Prince é", "jd": 2459116.9317708, "pid": -(2**63), "rfid": 2**63 - 1}
+    made["candidate"] |= {"tblid": 0, "nid": -1, "rcid": 64, "programpi": "Prince é", "jd": 2459116.9317708, "pid": -(2**63),
+                          "rfid": 2**63 - 1}
     stream = io.BytesIO()
     fastavro.schemaless_writer(stream, schema, made)
     assert stream.getvalue() in alert.write_packet(made)

@@ -40,7 +40,8 @@ def test_an_empty_catalogue_is_a_catalogue(tmp_path):
 
 
 def test_vector_and_text_columns(tmp_path):
-    table = np.zeros(3, [("NUMBER", "i4"), ("MAG_APER", "f4", (6,)), ("name", "S8"), ("ok", "?"), ("sign", "U1"), ("bits", "u2"), ("id", "u4")])
+    table = np.zeros(3, [("NUMBER", "i4"), ("MAG_APER", "f4", (6,)), ("name", "S8"), ("ok", "?"), ("sign", "U1"), ("bits", "u2"),
+                         ("id", "u4")])
     table["MAG_APER"] = np.arange(18).reshape(3, 6)
     table["name"] = [b"a", b"bb", b"ccc"]
     table["ok"], table["sign"] = [True, False, True], ["t", "f", "t"]

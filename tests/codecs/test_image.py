@@ -32,7 +32,8 @@ def check(path):
 
 def test_science_image_keeps_pixels_and_cards(tmp_path, data):
     data[3, 4] = np.nan
-    cards = [("BUNIT", "Data Value", ""), ("PROGRMPI", "O'Neil", "Queue program PI"), ("MAGZP", 26.285139, "zero point"), ("PHOTLINK", False, "T?")]
+    cards = [("BUNIT", "Data Value", ""), ("PROGRMPI", "O'Neil", "Queue program PI"), ("MAGZP", 26.285139, "zero point"),
+             ("PHOTLINK", False, "T?")]
     image.write_science(tmp_path / "sciimg.fits", data, cards)
     check(tmp_path / "sciimg.fits")
     back, header = image.read_image(tmp_path / "sciimg.fits")
@@ -115,8 +116,8 @@ def test_master_goes_to_four_files(tmp_path, data):
 def test_reference_round_trip(tmp_path, data):
     data[0] = np.nan
     depth = np.full(data.shape, 15, np.int16)
-    made = Coadd(data, data / 9, depth, np.full(data.shape, 1024, np.uint16), TpvWcs((20.5, 20.5), (55.0, 33.0), ((-2.8e-4, 0.0), (0.0, 2.8e-4))),
-                 26.275, 90.0, 50000.0, 1.4, None, {"nframes": 15})
+    wcs = TpvWcs((20.5, 20.5), (55.0, 33.0), ((-2.8e-4, 0.0), (0.0, 2.8e-4)))
+    made = Coadd(data, data / 9, depth, np.full(data.shape, 1024, np.uint16), wcs, 26.275, 90.0, 50000.0, 1.4, None, {"nframes": 15})
     stage = {role: tmp_path / f"{role}.fits" for role in ("refimg", "refcov", "refunc")}
     image.write_reference(stage, made, {"FIELDID": 633})
     back, header = image.read_reference(stage)

@@ -13,10 +13,12 @@ from ztfluigi.model.errors import BadInput, ConfigError
 from ztfluigi.model.wcs import separation_arcsec
 
 CONTEXT = {"jd": 2459116.93, "fid": 2, "pid": 1362431775015, "programid": 1, "programpi": "Kulkarni", "nid": 1362, "rcid": 50, "field": 655,
-           "diffmaglim": 20.5, "pdiffimfilename": "ztf_a_scimrefdiffimg.fits", "ndethist": 1, "ncovhist": 3, "nmtchps": 0, "rfid": 655120250,
-           "jdstartref": 2458000.1, "jdendref": 2458100.1, "nframesref": 15, "rbversion": "t17_f5_c3", "nmatches": 900, "drbversion": "d6_m7"}
-EVENT = {"candid": np.int64(1362431775015015000), "objectId": "ZTF20aaaaaaa", "isdiffpos": True, "tblid": np.int64(0), "ra": 58.0, "dec": 35.7,
-         "magpsf": np.float32(19.5), "sigmapsf": np.float32(0.1), "ranr": 58.0001, "decnr": 35.7001, "rb": np.float32(np.nan), "extra": object()}
+           "diffmaglim": 20.5, "pdiffimfilename": "ztf_a_scimrefdiffimg.fits", "ndethist": 1, "ncovhist": 3, "nmtchps": 0,
+           "rfid": 655120250, "jdstartref": 2458000.1, "jdendref": 2458100.1, "nframesref": 15, "rbversion": "t17_f5_c3", "nmatches": 900,
+           "drbversion": "d6_m7"}
+EVENT = {"candid": np.int64(1362431775015015000), "objectId": "ZTF20aaaaaaa", "isdiffpos": True, "tblid": np.int64(0), "ra": 58.0,
+         "dec": 35.7, "magpsf": np.float32(19.5), "sigmapsf": np.float32(0.1), "ranr": 58.0001, "decnr": 35.7001,
+         "rb": np.float32(np.nan), "extra": object()}
 STAMP = alert.encode_cutout(np.ones((63, 63)))
 CUTOUTS = {"science": STAMP, "template": STAMP, "difference": STAMP}
 
@@ -27,7 +29,8 @@ def detection(pid, jd, **changes):
 
 @pytest.mark.parametrize("version", alert_schema.VERSIONS)
 def test_a_packet_is_accepted_by_the_codec_and_has_the_schemas_order(version):
-    made = packets.build_packet(EVENT, [detection(5, 2459100.0)], [CONTEXT | {"pid": 4, "jd": 2459099.0}], CUTOUTS, CONTEXT, version=version)
+    limits = [CONTEXT | {"pid": 4, "jd": 2459099.0}]
+    made = packets.build_packet(EVENT, [detection(5, 2459100.0)], limits, CUTOUTS, CONTEXT, version=version)
     assert alert.read_packets(alert.write_packet(made))[0]["candid"] == EVENT["candid"]
     assert list(made) == [field["name"] for field in alert_schema.schema(version)["fields"]]
     assert list(made["candidate"]) == [field.name for field in alert_schema.CANDIDATE]
@@ -53,7 +56,8 @@ def test_sign_and_cutout_names():
 
 def test_history_is_in_time_order_and_a_limit_says_only_what_its_image_was():
     history = [detection(9, 2459109.0), detection(3, 2459103.0, ssdistnr=None)]
-    limits = [CONTEXT | {"pid": 6, "jd": 2459106.0, "magpsf": 18.0, "magzpsci": 26.1, "rbversion": None}, CONTEXT | {"pid": 9, "jd": 2459109.0}]
+    limits = [CONTEXT | {"pid": 6, "jd": 2459106.0, "magpsf": 18.0, "magzpsci": 26.1, "rbversion": None},
+              CONTEXT | {"pid": 9, "jd": 2459109.0}]
     made = packets.build_packet(EVENT, history, limits, {}, CONTEXT)["prv_candidates"]
     assert [row["pid"] for row in made] == [3, 6, 9]
     limit = made[1]
@@ -132,8 +136,8 @@ def test_real_packets_are_rebuilt_from_their_parts(shared_data):
     for path in sorted((shared_data / "ztf-alerts" / "packets_v4.02").glob("*.avro")):
         real, = alert.read_packets(path)
         before = real["prv_candidates"] or []
+        cutouts = {word: real[name]["stampData"] for name, word in alert_schema.CUTOUTS.items()}
         made = packets.build_packet(
             real["candidate"] | {"objectId": real["objectId"]}, [row for row in before if row["candid"] is not None],
-            [row for row in before if row["candid"] is None], {word: real[name]["stampData"] for name, word in alert_schema.CUTOUTS.items()},
-            {}, forced=real["fp_hists"] or [])
+            [row for row in before if row["candid"] is None], cutouts, {}, forced=real["fp_hists"] or [])
         assert made == real

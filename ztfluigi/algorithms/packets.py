@@ -1,4 +1,4 @@
-"""Alert packets as records: fields in schema order, plain types, sentinels; and the nearest PS1 and Gaia stars of candidates (paper 4.1)."""
+"""Alert packets as records: fields in schema order, plain types, sentinels; and the nearest PS1 and Gaia sources (paper 4.1)."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from ztfluigi.model.errors import ConfigError
 VERSIONS = ("4.02", "3.3")
 PUBLISHER = "ZTF (www.ztf.caltech.edu)"
 MISSING = -999.0
-"""Stands in float fields for a PS1, Gaia or solar-system neighbour that does not exist; -999 in PS1 object ids, the word `null` in names."""
+"""In float fields: there is no such PS1, Gaia or solar-system neighbour. PS1 object ids say -999, names say the word `null`."""
 FORCED_FAILED = -99999.0
 
 _TYPES = {"d": "double", "f": "float", "i": "int", "l": "long", "s": "string"}
@@ -41,7 +41,7 @@ def _fields(text: str) -> tuple[tuple[Field, str], ...]:
 
 def _neighbour(n: int) -> str:
     which = ("", "nearest", "second nearest", "third nearest")[n]
-    lines = [f"s{band}mag{n} f? - PSF magnitude in {band} of the {which} PS1 source within 30 arcsec, -999 if none [mag]" for band in "griz"]
+    lines = [f"s{band}mag{n} f? - {band} PSF magnitude of the {which} PS1 source within 30 arcsec, -999 if none [mag]" for band in "griz"]
     lines += [f"sgscore{n} f? - star (1) to galaxy (0) score of the {which} PS1 source within 30 arcsec, -999 if none",
               f"distpsnr{n} f? - distance to the {which} PS1 source within 30 arcsec, -999 if none [arcsec]"]
     return "\n".join(lines)
@@ -223,4 +223,5 @@ def schema(version: str = VERSIONS[0]) -> dict:
         {"name": "candidate", "type": record("ztf.alert.candidate", [one(field) for field in CANDIDATE])},
         nullable("prv_candidates", array("prv_candidate", PRV_CANDIDATE)),
         *([nullable("fp_hists", array("fp_hist", FP_HIST))] if recent else []),
-        nullable("cutoutScience", cutout), nullable("cutoutTemplate", "ztf.alert.cutout"), nullable("cutoutDifference", "ztf.alert.cutout")])
+        nullable("cutoutScience", cutout),
+        *(nullable(name, "ztf.alert.cutout") for name in CUTOUTS if name != "cutoutScience")])

@@ -229,7 +229,8 @@ DATABASE = _table("database", """
     DBRID Database raw-image ID
     DBRCID Database readout-channel ID
     DBFID Database filter ID
-""") + (CardSpec("DBPIPEID", "Database pipeline ID", "database", 15), CardSpec("PROVID", "product id of this survey's registry", "database"))
+""") + (CardSpec("DBPIPEID", "Database pipeline ID", "database", 15),
+        CardSpec("PROVID", "product id of this survey's registry", "database"))
 
 DIFFERENCE = _table("difference", """
     REFFILE reference image subtracted
@@ -334,7 +335,7 @@ def reference_cards(values: Mapping, *, bits: Iterable[Card] = ()) -> list[Card]
 
 
 def catalog_cards(values: Mapping) -> list[Card]:
-    """Cards of HDU 0 of a source catalogue; values of other keywords than the table's are left out, so a whole image header may be given."""
+    """Cards of HDU 0 of a source catalogue; keywords outside the table are left out, so a whole image header may be given."""
     known = {spec.keyword for spec in CATALOG}
     return _product((), {key: value for key, value in values.items() if key in known}, CATALOG, (), (), with_fixed=False)[1:]
 

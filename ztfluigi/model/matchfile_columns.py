@@ -1,4 +1,4 @@
-"""Tables of a matchfile: columns, dtypes, units and meaning (matchfiles-lightcurves.md 1 and 2). Columns are stored in alphabetical order."""
+"""Tables of a matchfile: columns, dtypes, units and meaning (matchfiles-lightcurves.md 1, 2), stored in alphabetical order."""
 
 from __future__ import annotations
 
