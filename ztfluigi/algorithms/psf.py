@@ -75,6 +75,8 @@ def build_psf(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detections:
     noise = pixel_noise(data, sigma, mask)
     psf = _first_guess(stamps, data.shape, config)
     error = 0.1
+    m = psf.tables.shape[1]
+    work = np.empty((len(stamps.x), m, m), np.float32), np.empty((len(stamps.x), m, m), np.float32)
     for turn in range(config.iterations):
         degree = 0 if turn < 2 else _degree(len(stamps.x), config)
         psf = _with_degree(psf, degree)
@@ -82,8 +84,8 @@ def build_psf(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detections:
         good = _locus(chi_stars, sharp, config.clip if turn >= 2 else 2 * config.clip)
         _enough(np.count_nonzero(good), config)
         tolerance = max(config.core_error, 3 * error) if turn >= 2 else 0.3
-        psf = _corrected(psf, stamps, residual, good, tolerance, noise.slope)
-        error = _model_error(error, chi_stars[good])
+        error = _model_error(stamps, residual, psf, noise, good)
+        psf = _corrected(psf, stamps, residual, good, tolerance, noise, work)
         if turn >= 1:
             stamps = stamps.keep(good)
     effective = psf.fwhm()
@@ -91,9 +93,17 @@ def build_psf(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detections:
                                        "n_psf_stars": len(stamps.x), "psf_degree": psf.degree, "ellipticity": psf.ellipticity(), "psf_error": error}
 
 
-def _model_error(error: float, chi: np.ndarray) -> float:
-    """Relative error of the PSF with which the stars' typical chi would be one, approached from the present value."""
-    return float(np.clip(error * np.clip(np.median(chi), 0.3, 3.0), 5e-4, 0.3))
+def _model_error(stamps: _Stamps, residual: np.ndarray, psf: PsfModel, noise, good: np.ndarray) -> float:
+    """Relative error of the PSF (`PsfModel.error`) that explains the residuals of the brighter half of the stars beyond noise."""
+    size = 2 * stamps.half + 1
+    bright = np.flatnonzero(good & (stamps.flux >= np.median(stamps.flux[good])))
+    reach = np.s_[bright, stamps.half - 3:stamps.half + 4, stamps.half - 3:stamps.half + 4]
+    values = residual.reshape(-1, size, size)[reach].astype(float)
+    variance = stamps.variance.reshape(-1, size, size)[reach] - noise.slope * values
+    values[~np.isfinite(variance)] = np.nan
+    excess = np.nansum(values**2 - np.maximum(variance, noise.floor), axis=(1, 2))
+    peak = psf.tables[0].max()
+    return float(np.sqrt(np.clip(np.median(excess / (stamps.flux[bright] ** 2 * peak)), 1e-7, 0.1)))
 
 
 def _enough(found: int, config: PsfConfig) -> None:
@@ -114,11 +124,11 @@ def _select(data, sigma, mask, detections, config) -> _Stamps:
     snr = flux / np.asarray(detections["fluxerr"], float)
     finite = np.isfinite(x) & np.isfinite(y) & np.isfinite(snr) & (flux > 0)
     clean = finite & (x > half) & (y > half) & (x < nx - 1 - half) & (y < ny - 1 - half) & (snr > config.min_snr)
-    chosen = np.flatnonzero(clean)
     bad = (mask & np.uint16(UNUSABLE)) != 0
+    chosen = np.flatnonzero(clean)
+    chosen = chosen[np.argsort(-flux[chosen])][:4 * config.max_stars]
     near_bad = np.array([bad[int(y[i] + 0.5) - 3:int(y[i] + 0.5) + 4, int(x[i] + 0.5) - 3:int(x[i] + 0.5) + 4].any() for i in chosen], bool)
     chosen = chosen[~near_bad]
-    chosen = chosen[np.argsort(-flux[chosen])][:6 * config.max_stars]
     first, pairs = kernels.find_neighbours(np.where(finite, x, -1e6), np.where(finite, y, -1e6), (ny, nx), 1.4 * half)
     crowding = np.array([_crowding(i, x, y, flux, pairs[first[i]:first[i + 1]]) for i in chosen])
     lonely = chosen[crowding < 0.3] if len(chosen) else chosen
@@ -222,7 +232,7 @@ def _with_degree(psf: PsfModel, degree: int) -> PsfModel:
 
 def _fit_stamps(stamps: _Stamps, noise, psf: PsfModel, error: float):
     """Fit every star on its stamp; returns the residual image, chi and sharp of the fits. Centres and fluxes change in place."""
-    grid = kernels.psf_grid(psf)
+    grid = kernels.psf_grid(psf, 256.0)
     cell = grid.cell(stamps.quadrant_x, stamps.quadrant_y)
     n = len(stamps.x)
     fit_half = np.full(n, int(np.clip(np.ceil(1.7 * psf.fwhm()), 3, kernels.HALF)))
@@ -252,71 +262,82 @@ def _locus(chi: np.ndarray, sharp: np.ndarray, clip: float) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _deposit(residual, variance, x, y, flux, tables, monomials, slope, floor, tolerance, half, step, use, values, count):
-    """Relative residual of the pixel nearest to every table point, star by star: values (N, m, m); count marks the usable ones."""
+def _deposit(residual, variance, x, y, flux, table, slope, floor, tolerance, half, step, use, values, count):
+    """Relative residual of the pixel nearest to every table point, star by star: values (N, m, m); count is 1 where there is one.
+
+    Left out (zero): unusable pixels and those farther than four sigma, noise and `tolerance` of the model together. The sky of a
+    star is the mean residual beyond 10.5 pixels, clipped alike, so that faint neighbours weigh equally on both.
+    """
     size = 2 * half + 1
-    m = values.shape[1]
+    m = table.shape[0]
     c = m // 2
     fraction = np.zeros((size, size), np.float32)
-    seen = np.zeros((size, size), np.bool_)
+    seen = np.zeros((size, size), np.float32)
+    column = np.empty(m, np.int64)
     for s in range(len(x)):
         if not use[s]:
+            values[s] = 0.0
+            count[s] = 0.0
             continue
         top = int(np.floor(y[s] + 0.5)) // size * size
-        ys = y[s] - top
-        ring = np.empty(size * size)
-        n_ring = 0
+        ys, xs = y[s] - top, x[s]
+        n, sky = 0, 0.0
         for i in range(size):
             for j in range(size):
-                radius = np.sqrt((i - ys) ** 2 + (j - x[s]) ** 2)
-                v = variance[top + i, j]
-                seen[i, j] = v < 1e30
-                if seen[i, j] and radius > 10.5:
-                    ring[n_ring] = residual[top + i, j]
-                    n_ring += 1
-        sky = np.median(ring[:n_ring]) if n_ring > 20 else 0.0
+                v, r = variance[top + i, j], residual[top + i, j]
+                if v < 1e30 and (i - ys) ** 2 + (j - xs) ** 2 > 110.25 and r * r < 16.0 * v:
+                    sky += r
+                    n += 1
+        sky = sky / n if n > 20 else 0.0
         for i in range(size):
+            a = int(np.floor((i - ys) * step + c + 0.5))
             for j in range(size):
                 r = residual[top + i, j] - sky
-                a = int(np.floor((i - ys) * step + c + 0.5))
-                b = int(np.floor((j - x[s]) * step + c + 0.5))
-                p = 0.0
-                if 0 <= a < m and 0 <= b < m:
-                    for k in range(len(tables)):
-                        p += monomials[k, s] * tables[k, a, b]
-                v = max(variance[top + i, j] - slope * residual[top + i, j], floor) if seen[i, j] else 1.0
-                if abs(r) > 4.0 * np.sqrt(v + (tolerance * flux[s] * p) ** 2):
-                    seen[i, j] = False
-                fraction[i, j] = r / flux[s]
+                b = int(np.floor((j - xs) * step + c + 0.5))
+                p = table[a, b] if 0 <= a < m and 0 <= b < m else 0.0
+                v = variance[top + i, j]
+                good = v < 1e30 and r * r < 16.0 * (max(v - slope * r, floor) + (tolerance * flux[s] * p) ** 2)
+                fraction[i, j] = r / flux[s] if good else 0.0
+                seen[i, j] = 1.0 if good else 0.0
+        for b in range(m):
+            column[b] = min(max(int(np.floor(xs + (b - c) / step + 0.5)), 0), size - 1)
         for a in range(m):
-            i = int(np.floor(ys + (a - c) / step + 0.5))
-            if i < 0 or i >= size:
-                continue
+            i = min(max(int(np.floor(ys + (a - c) / step + 0.5)), 0), size - 1)
             for b in range(m):
-                j = int(np.floor(x[s] + (b - c) / step + 0.5))
-                if 0 <= j < size and seen[i, j]:
-                    values[s, a, b] = fraction[i, j]
-                    count[s, a, b] = 1.0
+                values[s, a, b] = fraction[i, column[b]]
+                count[s, a, b] = seen[i, column[b]]
 
 
-def _corrected(psf: PsfModel, stamps: _Stamps, residual, good, tolerance, slope) -> PsfModel:
+def _corrected(psf: PsfModel, stamps: _Stamps, residual, good, tolerance, noise, work) -> PsfModel:
     """The PSF with the mean residual of its stars added, as a polynomial in position, then centred and normalised."""
     n, m = len(stamps.x), psf.tables.shape[1]
-    values, count = np.zeros((n, m, m), np.float32), np.zeros((n, m, m), np.float32)
-    monomials = psf.monomials(stamps.quadrant_x, stamps.quadrant_y)
-    floor = 0.5 * float(np.median(stamps.variance[np.isfinite(stamps.variance)]))
-    _deposit(residual, stamps.variance, stamps.x, stamps.y, stamps.flux, psf.tables, monomials, slope, floor, tolerance,
+    values, count = work[0][:n], work[1][:n]
+    _deposit(residual, stamps.variance, stamps.x, stamps.y, stamps.flux, psf.tables[0], noise.slope, noise.floor, tolerance,
              stamps.half, float(psf.oversample), good, values, count)
     # Weights by flux, levelled where the model and not the noise limits a star.
-    noise_to_signal = np.sqrt(floor) / stamps.flux
+    noise_to_signal = noise.sky_sigma / stamps.flux
     weight = np.where(good, 1.0 / (noise_to_signal**2 + np.min(noise_to_signal[good]) ** 2 + 1e-6), 0.0)
     root = np.sqrt(weight)
+    monomials = psf.monomials(stamps.quadrant_x, stamps.quadrant_y)
     inverse = np.linalg.pinv((monomials * root).T, rcond=1e-6) * root
     update = (inverse.astype(np.float32) @ values.reshape(n, -1)).reshape(-1, m, m).astype(float)
-    covered = ((weight / weight.sum()).astype(np.float32) @ count.reshape(n, -1)).reshape(m, m)
-    update /= np.maximum(covered, 0.3)
-    smooth = np.array([_smooth(term, _radius(psf), psf.fwhm(), psf.oversample) for term in update])
-    return _normalised(_centred(PsfModel(psf.tables + smooth, psf.degree, psf.shape, psf.oversample)))
+    update /= np.maximum(((weight / weight.sum()).astype(np.float32) @ count.reshape(n, -1)).reshape(m, m), 0.3)
+    fwhm, radius = psf.fwhm(), _radius(psf)
+    update = np.array([_smooth(term, radius, fwhm, psf.oversample) for term in update])
+    update[1:] = _wings_follow_core(update[1:], psf, radius, fwhm)
+    return _normalised(_centred(replace(psf, tables=psf.tables + update), fwhm))
+
+
+def _wings_follow_core(update: np.ndarray, psf: PsfModel, radius: np.ndarray, fwhm: float) -> np.ndarray:
+    """Beyond a few FWHM, where single stars are lost in the noise, let the PSF vary only by the change of scale seen in its core."""
+    half = psf.tables.shape[1] // 2
+    offset = np.arange(-half, half + 1) / psf.oversample
+    down, across = np.gradient(psf.tables[0], 1.0 / psf.oversample)
+    scale = -(2.0 * psf.tables[0] + offset[:, None] * down + offset * across)
+    core = np.clip(3.0 - radius / fwhm, 0.0, 1.0)
+    amplitude = np.sum(update * core * scale, axis=(1, 2)) / np.sum(core * scale**2)
+    scaled = amplitude[:, None, None] * scale
+    return scaled + core * (update - scaled)
 
 
 def _smooth(term: np.ndarray, radius: np.ndarray, fwhm: float, step: int) -> np.ndarray:
@@ -333,29 +354,31 @@ def _places(psf: PsfModel, n: int = 7) -> tuple[np.ndarray, np.ndarray]:
     return xx.ravel(), yy.ravel()
 
 
-def _centred(psf: PsfModel) -> PsfModel:
+def _centred(psf: PsfModel, fwhm: float) -> PsfModel:
     """Shift the tables so that the Gaussian-windowed centroid lies in the centre everywhere (to first order in the shift)."""
     x, y = _places(psf)
     design = psf.monomials(x, y)
-    local = np.tensordot(design.T, psf.tables, axes=1)
     half = psf.tables.shape[1] // 2
     offset = np.arange(-half, half + 1) / psf.oversample
-    width = psf.fwhm() / 2.3548
-    window = np.exp(-0.5 * (offset[:, None] ** 2 + offset**2) / width**2)
-    light = np.sum(local * window, axis=(1, 2))
-    shift_x = 2.0 * np.sum(local * window * offset, axis=(1, 2)) / light
-    shift_y = 2.0 * np.sum(local * window * offset[:, None], axis=(1, 2)) / light
+    window = np.exp(-0.5 * (offset * 2.3548 / fwhm) ** 2)
+    moments = [np.einsum("kij,i,j->k", psf.tables, window * offset**a, window * offset**b) for a, b in ((0, 0), (0, 1), (1, 0))]
+    light, first_x, first_y = (design.T @ moment for moment in moments)
+    shift_x, shift_y = 2.0 * first_x / light, 2.0 * first_y / light
     terms = np.linalg.pinv(design.T)
     mean_gradient = np.gradient(psf.tables[0], 1.0 / psf.oversample)
     shifted = psf.tables + (terms @ shift_x)[:, None, None] * mean_gradient[1] + (terms @ shift_y)[:, None, None] * mean_gradient[0]
-    return PsfModel(shifted, psf.degree, psf.shape, psf.oversample)
+    return replace(psf, tables=shifted)
 
 
 def _normalised(psf: PsfModel) -> PsfModel:
-    """Unit flux within UNIT_FLUX_RADIUS at every place."""
+    """Unit flux within UNIT_FLUX_RADIUS at every place, and the same flux whatever the sub-pixel phase of the star."""
     inside = np.clip((UNIT_FLUX_RADIUS - _radius(psf)) * psf.oversample + 0.5, 0.0, 1.0)
-    flux = np.sum(psf.tables * inside, axis=(1, 2)) / psf.oversample**2
-    # Take the varying terms' flux out with the mean profile, then scale all.
+    step, mean = psf.oversample, psf.tables[0]
     tables = psf.tables.copy()
-    tables[1:] -= (flux[1:] / flux[0])[:, None, None] * tables[0]
-    return PsfModel(tables / flux[0], psf.degree, psf.shape, psf.oversample)
+    for py in range(step):
+        for px in range(step):
+            phase = np.s_[py::step, px::step]
+            flux = np.sum(tables[:, *phase] * inside[phase], axis=(1, 2))
+            tables[0][phase] /= flux[0]
+            tables[1:, *phase] -= (flux[1:] / flux[0])[:, None, None] * mean[phase]
+    return replace(psf, tables=tables)

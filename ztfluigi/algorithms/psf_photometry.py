@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from ztfluigi.algorithms import psf_kernels as kernels
-from ztfluigi.algorithms.source_search import box_or, local_maxima, matched_filter
+from ztfluigi.algorithms.source_search import box_or, find_sources, remove_mesh_sky
 from ztfluigi.model.columns import PSFCAT, dtype_of
 from ztfluigi.model.config.photometry import PsfPhotometryConfig
 from ztfluigi.model.maskbits import UNUSABLE, Mask
@@ -62,7 +62,8 @@ def _variance(data, sigma, mask, unusable, saturated):
 
 @dataclass
 class Stars:
-    """Sources under fit, one array each: x, y zero-based [pix], flux [DN], where they may not leave (x0, y0), box half widths."""
+    """Sources under fit, one array each: x, y zero-based [pix], flux [DN], the places (x0, y0) they stay near, PSF cell,
+    half widths of the fitted disc and of the drawn box, and whether they were found in the residual of the first pass."""
 
     x: np.ndarray
     y: np.ndarray
@@ -72,6 +73,7 @@ class Stars:
     cell: np.ndarray
     fit_half: np.ndarray
     draw_half: np.ndarray
+    added: np.ndarray
 
     def keep(self, which: np.ndarray) -> Stars:
         """The chosen rows."""
@@ -99,14 +101,15 @@ class Fitter:
         self.norm = float(np.sum(self.stamp**2))
         self.fit_half = int(np.clip(np.ceil(config.fit_radius_fwhm * self.fwhm), 3, kernels.HALF))
 
-    def stars(self, x, y, flux) -> Stars:
+    def stars(self, x, y, flux, *, added: bool = False) -> Stars:
         """Start a list, sorted by cell; sources with saturated pixels are fitted on their wings."""
         x, y, flux = (np.array(v, np.float64) for v in (x, y, flux))
         order = np.argsort(self.grid.cell(x, y), kind="stable")
         x, y, flux = x[order], y[order], flux[order]
         saturated = (box_or(self.mask, x, y, 3) & np.uint16(Mask.SATURATED)) != 0
         fit = np.where(saturated, kernels.HALF, self.fit_half)
-        return Stars(x, y, flux, x.copy(), y.copy(), self.grid.cell(x, y), fit.astype(np.int64), self.draw_half(flux))
+        return Stars(x, y, flux, x.copy(), y.copy(), self.grid.cell(x, y), fit.astype(np.int64), self.draw_half(flux),
+                     np.full(len(x), added))
 
     def draw_half(self, flux: np.ndarray) -> np.ndarray:
         """Half width at which the model of a source falls below a twentieth of the sky noise (25 x 25 pixels at most)."""
@@ -159,50 +162,29 @@ class Fitter:
         lost[owner[fainter]] = True
         return self.drop(stars, lost)
 
+    def shreds(self, stars: Stars, chi: np.ndarray, sharp: np.ndarray) -> np.ndarray:
+        """Added sources beside a brighter one that even with them is no star: pieces of a galaxy or of a bright star's wings."""
+        extended = (chi > 1.8) & (sharp > 0.0)
+        first, pairs = kernels.find_neighbours(stars.x, stars.y, self.residual.shape, 4.0 * self.fwhm)
+        owner = np.repeat(np.arange(len(stars.x)), np.diff(first))
+        beside = stars.added[owner] & extended[pairs] & (stars.flux[pairs] > stars.flux[owner])
+        shred = np.zeros(len(stars.x), bool)
+        shred[owner[beside]] = True
+        return shred
+
     def remove_sky(self) -> None:
-        """Take a smooth sky out of the residual: medians of a coarse mesh, interpolated linearly."""
-        mesh = self.config.sky_mesh
-        if mesh:
-            self.residual -= mesh_median(self.residual, self.noise.variance, mesh)
+        """Take a smooth sky out of the residual."""
+        if self.config.sky_mesh:
+            remove_mesh_sky(self.residual, self.noise.variance, self.config.sky_mesh)
 
-    def search(self, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Point sources (x, y, flux) in the residual by the matched filter."""
+    def search(self) -> Stars:
+        """Point sources in the residual, as stars yet to be drawn."""
         h = int(np.clip(round(1.8 * self.fwhm), 4, 6))
-        kernel = self.stamp[kernels.HALF - h:kernels.HALF + h + 1, kernels.HALF - h:kernels.HALF + h + 1]
-        # Without its mean the filter is blind to diffuse light: galaxies, wings of bright stars.
-        kernel = (kernel - kernel.mean()).astype(np.float32)
+        stamp = np.ascontiguousarray(self.stamp[kernels.HALF - h:kernels.HALF + h + 1, kernels.HALF - h:kernels.HALF + h + 1])
         n = self.noise
-        clean = np.where(np.isfinite(n.variance), self.residual, np.float32(0.0))
-        y, x, flux = local_maxima(matched_filter(clean, kernel), self.residual, n.variance, n.slope, self.config.residual_error, self.data,
-                                  n.sky_sigma, float(np.sum(kernel.astype(float) ** 2)), self.peak(), threshold, h)
-        return x, y, flux
-
-    def peak(self) -> float:
-        """Mean of the PSF's central 3 x 3 pixels."""
-        return float(self.stamp[kernels.HALF - 1:kernels.HALF + 2, kernels.HALF - 1:kernels.HALF + 2].mean())
-
-
-def mesh_median(image: np.ndarray, variance: np.ndarray, mesh: int) -> np.ndarray:
-    """Smooth level float32 (ny, nx): median of every second usable pixel in meshes, 3 x 3 median over meshes, bilinear between them."""
-    from scipy.ndimage import median_filter
-
-    ny, nx = image.shape
-    rows, cols = max(1, round(ny / mesh)), max(1, round(nx / mesh))
-    y_edge, x_edge = np.linspace(0, ny, rows + 1).astype(int), np.linspace(0, nx, cols + 1).astype(int)
-    level = np.zeros((rows, cols))
-    for i in range(rows):
-        for j in range(cols):
-            block = np.s_[y_edge[i]:y_edge[i + 1]:2, x_edge[j]:x_edge[j + 1]:2]
-            values = image[block][np.isfinite(variance[block])]
-            level[i, j] = np.median(values) if values.size > 20 else np.nan
-    level[np.isnan(level)] = np.nanmedian(level) if np.isfinite(level).any() else 0.0
-    level = median_filter(level, 3, mode="nearest").astype(np.float32)
-    y_mid, x_mid = (y_edge[1:] + y_edge[:-1] - 1) / 2, (x_edge[1:] + x_edge[:-1] - 1) / 2
-    across = np.array([np.interp(np.arange(nx), x_mid, row) for row in level], np.float32)
-    where = np.interp(np.arange(ny), y_mid, np.arange(rows))
-    low = np.minimum(where.astype(int), max(rows - 2, 0))
-    part = (where - low).astype(np.float32)[:, None]
-    return across[low] * (1 - part) + across[np.minimum(low + 1, rows - 1)] * part
+        y, x, flux = find_sources(self.residual, n.variance, n.slope, n.floor, self.data, n.sky_sigma, stamp,
+                                  self.config.residual_error, self.config.detect_snr)
+        return self.stars(x, y, flux, added=True)
 
 
 def fit_catalogue(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detections: np.ndarray, psf: PsfModel, wcs, *,
@@ -237,13 +219,13 @@ def fit_catalogue(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detecti
     fitter.sweep(stars, config.first_sweeps)
     stars = fitter.merge(stars, 0.4 * fitter.fwhm)
     fitter.remove_sky()
-    found = fitter.stars(*fitter.search(config.detect_snr))
+    found = fitter.search()
     fitter.draw(found, -1.0)
     stars = stars.join(found)
     fitter.sweep(stars, config.second_sweeps - 1)
     stars = fitter.merge(stars, 0.4 * fitter.fwhm)
-    sigflux, _, _ = fitter.measure(stars)
-    stars = fitter.drop(stars, ~(stars.flux > 0.8 * config.min_snr * sigflux))
+    sigflux, chi, sharp = fitter.measure(stars)
+    stars = fitter.drop(stars, ~(stars.flux > 0.8 * config.min_snr * sigflux) | fitter.shreds(stars, chi, sharp))
     fitter.sweep(stars, 1)
     sigflux, chi, sharp = fitter.measure(stars)
     weak = ~(stars.flux >= config.min_snr * sigflux)

@@ -31,7 +31,7 @@ class PsfPhotometryConfig:
     detect_snr: float = knob(4.5, "matched-filter signal-to-noise of sources added from the residual image", low=3.0)
     min_snr: float = knob(4.0, "sources fitted below this signal-to-noise are dropped", low=0.0)
     psf_error: float = knob(0.005, "relative error of the PSF model, added to the pixel noise of the fit", low=0.0, high=0.1)
-    residual_error: float = knob(0.1, "relative error of the subtracted model when new sources are sought near bright ones", low=0.0, high=1.0)
+    residual_error: float = knob(0.03, "relative error of the subtracted model when new sources are sought near bright ones", low=0.0, high=1.0)
     sky_mesh: int = knob(64, "mesh of the residual sky removed after the first pass; 0 switches it off", unit="pix", low=0)
 
 
