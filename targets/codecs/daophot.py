@@ -31,7 +31,8 @@ class DaophotPsf:
     """Content of a DAOPhot PSF file with a Gaussian first approximation.
 
     height [DN] multiplies E(dx) E(dy) / (hwhm_x hwhm_y), E the mean over a pixel of exp(-ln2 (d/hwhm)^2). tables : float64
-    (1, 3 or 6, n, n) [DN], residuals at half-pixel steps. centre : XPSF, YPSF, half the extent of the frame [pix]. magnitude : of the star described.
+    (1, 3 or 6, n, n) [DN], residuals at half-pixel steps. centre : XPSF, YPSF, half the extent of the frame [pix].
+    magnitude : of the star described.
     """
 
     hwhm: tuple[float, float]

@@ -16,6 +16,7 @@ import numpy as np
 from astropy.io.fits import Card as AstropyCard
 from astropy.io.fits import Header as AstropyHeader
 from astropy.io.fits.card import Undefined
+from astropy.io.fits.verify import VerifyError
 
 from ztfluigi.model.columns import Column
 from ztfluigi.model.errors import BadInput
@@ -52,7 +53,7 @@ class Extension:
         letter = "Z" if self.header.get("ZIMAGE") else ""
         if not letter and self.header.get("XTENSION", "IMAGE").strip() != "IMAGE":
             return ()
-        return tuple(self.header[f"{letter}NAXIS{n}"] for n in range(self.header[f"{letter}NAXIS"], 0, -1))
+        return tuple(self.header.get(f"{letter}NAXIS{n}", 0) for n in range(self.header.get(f"{letter}NAXIS", 0), 0, -1))
 
 
 def scan(path: Path) -> list[Extension]:
@@ -85,15 +86,22 @@ def _read_extension(stream, path: Path, start: int) -> Extension:
         if ends:
             break
     try:
-        parsed = AstropyHeader.fromstring(text[:ends[0]].decode("ascii"))
-        cards = [(card.keyword, None if isinstance(card.value, Undefined) else card.value, card.comment) for card in parsed.cards]
-        header = Header(cards)
+        header = _parse(text[:ends[0]].decode("ascii"))
         shape = [header[f"NAXIS{n + 1}"] for n in range(header["NAXIS"])]
         elements = int(np.prod(shape, dtype=np.int64)) if shape else 0
         size = abs(header["BITPIX"]) // 8 * header.get("GCOUNT", 1) * (header.get("PCOUNT", 0) + elements)
-    except (KeyError, ValueError, TypeError, UnicodeDecodeError) as error:
+        if size < 0 or min(shape, default=0) < 0:
+            raise ValueError(f"shape {shape}")
+    except (KeyError, ValueError, TypeError, UnicodeDecodeError, VerifyError) as error:
         raise BadInput(f"{Path(path).name} has a header that is not FITS at byte {start}: {error!r}") from error
     return Extension(start, start + len(text), size, header)
+
+
+def _parse(text: str) -> Header:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what astropy can mend in a card it mends
+        parsed = AstropyHeader.fromstring(text)
+        return Header([(card.keyword, None if isinstance(card.value, Undefined) else card.value, card.comment) for card in parsed.cards])
 
 
 def user_header(*headers: Header) -> Header:

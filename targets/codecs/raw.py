@@ -63,9 +63,10 @@ def verify_raw(path: Path, camera: Camera) -> RawFile:
         raise BadInput(f"{path.name} is not the name of a raw file, expected ztf_<filefracday>_<field>_<filter>_c<CC>_<type>.fits.fz")
     _require(name.ccdid in camera.ccds, path, f"is of ccd {name.ccdid:02d}, expected one of camera {camera.name}")
     hdus = fits.scan(path)
-    _check_layout(path, hdus, camera)
+    _require(len(hdus) == 9, path, f"has {len(hdus)} HDUs, expected 9 (primary, 4 quadrants, 4 overscans)")
     problem = fits.checksum_problem(path, hdus)
     _require(problem is None, path, f"is damaged: {problem}")
+    _check_layout(path, hdus, camera)
     primary = hdus[0].header
     _check_primary(path, primary, name)
     for qid in QUADRANTS:
@@ -111,7 +112,6 @@ def _require(condition: bool, path: Path, otherwise: str) -> None:
 
 
 def _check_layout(path: Path, hdus: Sequence[fits.Extension], camera: Camera) -> None:
-    _require(len(hdus) == 9, path, f"has {len(hdus)} HDUs, expected 9 (primary, 4 quadrants, 4 overscans)")
     _require(hdus[0].data_size == 0, path, "has data in its primary HDU, expected a header only")
     for qid in QUADRANTS:
         for hdu, shape in ((qid, tuple(camera.shape)), (qid + 4, (camera.shape[0], camera.overscan_columns))):

@@ -10,6 +10,7 @@ import pytest
 from astropy.io import fits as astropy_fits
 
 from targets.codecs import fits, image
+from ztfluigi.model import maskbits
 from ztfluigi.model.errors import BadInput
 from ztfluigi.model.header import Header
 from ztfluigi.model.images import Calibrated, Coadd
@@ -156,3 +157,4 @@ def test_the_real_science_image_and_mask_read(shared_data):
     assert data.shape == (3080, 3072) and header["MAGZP"] == 26.285139 and np.median(data) == pytest.approx(157, abs=2)
     mask, bits = image.read_mask(f"{stem}mskimg.fits.fz")
     assert np.count_nonzero(mask & 256) == 1794 and bits.comment("BIT08") == "SATURATED"
+    assert [card for card in bits.cards if card[0].startswith("BIT") and card[0][3:].isdigit()] == maskbits.bit_cards()

@@ -122,6 +122,18 @@ def test_every_damaged_byte_of_an_hdu_is_seen(tmp_path):
                 raw.verify_raw(path, CAMERA)
 
 
+def test_no_damaged_byte_passes_or_raises_anything_else(tmp_path):
+    path, _, _ = make_raw(tmp_path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(11)
+    headers = [n for hdu in fits.scan(path) for n in rng.integers(hdu.header_start, hdu.data_start, 5)]
+    for place in [*headers, *rng.integers(0, len(whole), 10)]:
+        for flip in (1, 0x10, 0x80):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1:])
+            with pytest.raises(BadInput):
+                raw.verify_raw(path, CAMERA)
+
+
 @pytest.mark.parametrize("keep", [0, 1000, 2880, 20000, -1])
 def test_a_file_cut_short_is_refused(tmp_path, keep):
     path, _, _ = make_raw(tmp_path)

@@ -31,7 +31,7 @@ SENTENCES = {
     Mask.HIGH_RESPONSE: "HIGH RESPONSIVITY",
     Mask.NOISY: "NOISY",
     Mask.GHOST: "GHOST FROM BRIGHT SOURCE",
-    Mask.SPILLAGE: "GHOST FROM CHARGE SPILLAGE",
+    Mask.SPILLAGE: "POSSIBLE GHOST FROM CHARGE SPILLAGE",
     Mask.SPIKE: "PIXEL SPIKE (POSSIBLE RAD HIT)",
     Mask.SATURATED: "SATURATED",
     Mask.DEAD: "DEAD (UNRESPONSIVE)",
@@ -49,4 +49,4 @@ SOURCE = int(Mask.SEX_SOURCE | Mask.PSF_SOURCE)
 def bit_cards() -> list[tuple[str, int, str]]:
     """FITS cards BIT00..BIT15: (keyword, bit number, sentence)."""
     named = {flag.bit_length() - 1: text for flag, text in SENTENCES.items()}
-    return [(f"BIT{n:02d}", n, named.get(n, "RESERVED")) for n in range(16)]
+    return [(f"BIT{n:02d}", n, named.get(n, "RESERVED FOR FUTURE USE")) for n in range(16)]
