@@ -17,7 +17,8 @@ CAMERA = replace(load_camera("ztf-mini"), shape=(40, 64), overscan_columns=30)
 def primary() -> dict:
     return {"ORIGIN": ("Zwicky Transient Facility", "Data origin"), "IMGTYPE": "object", "EXPTIME": 30.0,
             "FILENAME": NAME.removesuffix(".fz"), "FIELDID": 655, "OBJRAD": 55.0608, "OBJDECD": 33.35, "PROGRMPI": "Kulkarni",
-            "HUMIDITY": 31.0, "MOONRA": 276.208, "MOONDEC": -24.561, "MOONALT": -42.5318, "MOONILLF": 0.540086, "MOONESB": 0.0, "PROGRMID": 1, "FILTERID": 2, "FILTER": "ZTF_r",
+            "HUMIDITY": 31.0, "MOONRA": 276.208, "MOONDEC": -24.561, "MOONALT": -42.5318, "MOONILLF": 0.540086, "MOONESB": 0.0, "PROGRMID": 1,
+            "FILTERID": 2, "FILTER": "ZTF_r",
             "OBSJD": (2459116.9317708, "Julian day"), "OBSMJD": 59116.4317708, "TELRAD": 55.0608, "TELDECD": 33.35, "AZIMUTH": 85.88,
             "ELVATION": 79.13, "AIRMASS": 1.018, "SHUTOPEN": "2020-09-24T10:21:45.646", "SHUTCLSD": "2020-09-24T10:22:15.610", "NFRAMES": 8}
 
