@@ -35,8 +35,9 @@ def ccd_and_quadrant(channel: int) -> tuple[int, int]:
 
 
 def _day_units(obsjd: float, units: int) -> int:
-    # A JD near 2.46e6 holds 4.7e-10 day; half of that is added so that a value written to 7 decimals floors as printed.
-    return int(((Fraction(obsjd) - Fraction(JD_NIGHT_ZERO)) * units + Fraction(1, 2000)) // 1)
+    # A JD near 2.46e6 is good to 4.7e-10 day; 5e-9 day is added so that a value written to 7 decimals floors as printed.
+    days = Fraction(obsjd) - Fraction(JD_NIGHT_ZERO) + Fraction(5, 10**9)
+    return int(days * units // 1)
 
 
 def night_id(obsjd: float) -> int:

@@ -105,9 +105,9 @@ class TpvWcs:
             unknown = set(terms) - set(TPV_POWERS)
             if any(terms[n] for n in unknown):
                 raise ValueError(f"TPV terms {sorted(unknown)} are not supported")
-        cd = tuple(tuple(float(header.get(f"CD{row}_{column}", 0.0)) for column in (1, 2)) for row in (1, 2))
-        return cls(crpix=(float(header["CRPIX1"]), float(header["CRPIX2"])), crval=(float(header["CRVAL1"]), float(header["CRVAL2"])), cd=cd,
-                   pv1={n: v for n, v in pv[0].items() if n in TPV_POWERS}, pv2={n: v for n, v in pv[1].items() if n in TPV_POWERS})
+        cd = ((float(header["CD1_1"]), float(header.get("CD1_2", 0.0))), (float(header.get("CD2_1", 0.0)), float(header["CD2_2"])))
+        crpix, crval = ((float(header[f"{key}1"]), float(header[f"{key}2"])) for key in ("CRPIX", "CRVAL"))
+        return cls(crpix, crval, cd, *({n: v for n, v in terms.items() if n in TPV_POWERS} for terms in pv))
 
 
 def evaluate_tpv(coefficients: Mapping[int, float], own, other) -> np.ndarray:
