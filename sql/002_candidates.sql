@@ -89,7 +89,8 @@ create table alerts (                         -- the ledger: one row for every p
 create index on alerts (run, night);
 create index on alerts (run, pid);
 
--- A night's partition and its view `candidates_YYYYMMDD`. Attaching a table, unlike creating it as a partition, blocks no reader and no writer.
+-- A night's partition and its view `candidates_YYYYMMDD`. Attaching a table, unlike creating it as a partition, blocks no reader and
+-- no writer.
 create function prepare_night(wanted integer) returns text language plpgsql as $$
 declare
     night_table text := 'candidates_n' || lpad(wanted::text, 5, '0');
@@ -97,7 +98,8 @@ declare
 begin
     if to_regclass(night_table) is null then
         perform pg_advisory_xact_lock(7236002, wanted);
-        if to_regclass(night_table) is null then
+        -- asked of the catalogue itself: to_regclass may still answer from before the lock was won
+        if not exists (select from pg_class where relname = night_table and pg_table_is_visible(oid)) then
             execute format('create table %I (like candidates including all) partition by list (rcid)', night_table);
             execute format('alter table candidates attach partition %I for values in (%s)', night_table, wanted);
             execute format('create view %I as select * from %I', night_view, night_table);
@@ -113,7 +115,7 @@ declare
 begin
     if to_regclass(leaf) is null then
         perform pg_advisory_xact_lock(7236002, wanted);
-        if to_regclass(leaf) is null then
+        if not exists (select from pg_class where relname = leaf and pg_table_is_visible(oid)) then
             execute format('create table %I (like candidates including all)', leaf);
             execute format('alter table %I attach partition %I for values in (%s)', night_table, leaf, channel);
         end if;

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import datetime
 import json
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import psycopg2.extras
 
+from targets.rows import COLUMNS, JSON_COLUMNS, Between, ProductRow, RawFile, completed
 from ztfluigi.model.errors import BadInput
 from ztfluigi.model.ids import night_nid
-from ztfluigi.services import database, healpix
+from ztfluigi.services import database
 from ztfluigi.services.settings import settings
+
+__all__ = ["Between", "PostgresRegistry", "ProductRow", "RawFile", "Registry"]
 
 WAITING = "waiting"
 """Fate in `counts` of a quadrant that has no row yet: its night is not finished."""
@@ -32,101 +32,12 @@ INGEST = "IngestCcd"
 MARKS = ("is_bad", "replaced_by", "good_after", "good_until", "vbest")
 Inputs = Mapping[str, "str | Iterable[str]"] | Iterable[str]
 
-
-@dataclass
-class ProductRow:
-    """One row of the registry. Units: deg, JD, s, MiB; `files` are dicts path (relative to the root), size, sha256.
-
-    ra, dec is the centre of an image and ra1, dec1 ... ra4, dec4 its corners, in order around. `run`, `vbest`, `attempts`,
-    `hpx`, `cells`, `id` and `created` are filled by the registry.
-    """
-
-    kind: str
-    key: str
-    provid: str
-    state: str = "sealed"
-    reason: str | None = None
-    infobits: int = 0
-    numbers: dict = dataclasses.field(default_factory=dict)
-    night: str | None = None
-    exposure: str | None = None
-    field: int | None = None
-    filter: str | None = None
-    fid: int | None = None
-    ccdid: int | None = None
-    qid: int | None = None
-    rcid: int | None = None
-    nid: int | None = None
-    expid: int | None = None
-    rid: int | None = None
-    pid: int | None = None
-    jd: float | None = None
-    ra: float | None = None
-    dec: float | None = None
-    hpx: int | None = None
-    ra1: float | None = None
-    dec1: float | None = None
-    ra2: float | None = None
-    dec2: float | None = None
-    ra3: float | None = None
-    dec3: float | None = None
-    ra4: float | None = None
-    dec4: float | None = None
-    cells: list[int] | None = None
-    files: list = dataclasses.field(default_factory=list)
-    version: str | None = None
-    config: dict = dataclasses.field(default_factory=dict)
-    attempts: int = 1
-    is_bad: bool = False
-    replaced_by: str | None = None
-    good_after: str | None = None
-    good_until: str | None = None
-    started: datetime.datetime | None = None
-    seconds: float | None = None
-    cpu_s: float | None = None
-    peak_mib: float | None = None
-    host: str | None = None
-    pilot: str | None = None
-    code_version: str | None = None
-    run: str | None = None
-    vbest: int = 1
-    id: int | None = None
-    created: datetime.datetime | None = None
-
-
-@dataclass
-class RawFile:
-    """What became of one raw CCD file. `night` is that of its incoming folder; `path` is relative to the root."""
-
-    filename: str
-    night: str
-    state: str
-    exposure: str | None = None
-    ccdid: int | None = None
-    imgtype: str | None = None
-    reason: str | None = None
-    infobits: int = 0
-    path: str | None = None
-    size: int | None = None
-    sha256: str | None = None
-    attempts: int = 1
-    arrived: datetime.datetime | None = None
-
-
-@dataclass(frozen=True)
-class Between:
-    """Filter of `select`: low <= value <= high; None leaves a side open."""
-
-    low: object = None
-    high: object = None
-
-
-COLUMNS = tuple(f.name for f in dataclasses.fields(ProductRow))
 _STORED = tuple(name for name in COLUMNS if name not in ("id", "created"))
-JSON_COLUMNS = ("numbers", "files", "config")
 _DATES = ("night", "good_after", "good_until")
 _LIST = ", ".join(COLUMNS)
+_INSERT = f"insert into products ({', '.join(_STORED)}) values ({', '.join(f'%({name})s' for name in _STORED)})"
 _RAW_COLUMNS = tuple(f.name for f in dataclasses.fields(RawFile))
+_CURRENT = "run = %(run)s and kind = %(kind)s and key = %(key)s and vbest > 0"
 
 
 class Registry(abc.ABC):
@@ -221,28 +132,31 @@ class Registry(abc.ABC):
 class PostgresRegistry(Registry):
     """The registry in the operations database."""
 
+    def _named(self, kind: str, key: str) -> dict:
+        return {"run": self.run, "kind": kind, "key": key, "name": f"{self.run}/{kind}/{key}"}
+
     def current(self, kind, key):
-        rows = _rows(f"select {_LIST} from products where run = %s and kind = %s and key = %s and vbest > 0", (self.run, kind, key))
+        rows = _rows(f"select {_LIST} from products where {_CURRENT}", self._named(kind, key))
         return rows[0] if rows else None
 
     def current_many(self, kind, keys):
-        rows = _rows(f"select {_LIST} from products where run = %s and kind = %s and key = any(%s) and vbest > 0", (self.run, kind, list(keys)))
+        rows = _rows(f"select {_LIST} from products where run = %s and kind = %s and key = any(%s) and vbest > 0",
+                     (self.run, kind, list(keys)))
         return {row.key: row for row in rows}
+
+    def _lock(self, cursor, kind: str, key: str) -> dict | None:
+        """The current row's state, once this transaction is the only writer of the product."""
+        cursor.execute("select pg_advisory_xact_lock(hashtextextended(%(name)s, 0)); "
+                       f"select vbest, state, attempts, created from products where {_CURRENT}", self._named(kind, key))
+        return cursor.fetchone()
 
     def _put(self, row, roles, also):
         row = completed(row, self.run)
         with database.transaction() as cursor:
-            # one writer at a time for this product, so that the unique index never refuses the second of two
-            cursor.execute("select pg_advisory_xact_lock(hashtextextended(%(name)s, 0)); select vbest, state, attempts from products "
-                           "where run = %(run)s and kind = %(kind)s and key = %(key)s and vbest > 0",
-                           {"name": f"{row.run}/{row.kind}/{row.key}", "run": row.run, "kind": row.kind, "key": row.key})
-            before = cursor.fetchone()
-            row.attempts = attempts_after(row, before)
-            cursor.execute("update products set vbest = 0 where run = %(run)s and kind = %(kind)s and key = %(key)s and vbest > 0; "
-                           f"insert into products ({', '.join(_STORED)}) values ({', '.join(f'%({name})s' for name in _STORED)}) "
-                           "returning id, created", _stored(row))
+            row.attempts = attempts_after(row, self._lock(cursor, row.kind, row.key))
+            cursor.execute(f"update products set vbest = 0 where {_CURRENT}; delete from product_inputs where provid = %(provid)s; "
+                           f"{_INSERT} returning id, created", _stored(row))
             row = dataclasses.replace(row, **cursor.fetchone())
-            cursor.execute("delete from product_inputs where provid = %s", (row.provid,))
             if roles:
                 psycopg2.extras.execute_values(cursor, "insert into product_inputs (provid, role, input_provid) values %s",
                                                [(row.provid, *pair) for pair in roles])
@@ -251,39 +165,34 @@ class PostgresRegistry(Registry):
         return row
 
     def fail(self, kind, key, message, **identity):
+        names = self._named(kind, key) | {"message": message, "host": socket.gethostname()}
         with database.transaction() as cursor:
-            cursor.execute("select pg_advisory_xact_lock(hashtextextended(%(name)s, 0)); select state, attempts, created from products "
-                           "where run = %(run)s and kind = %(kind)s and key = %(key)s and vbest > 0",
-                           {"name": f"{self.run}/{kind}/{key}", "run": self.run, "kind": kind, "key": key})
-            before = cursor.fetchone()
+            before = self._lock(cursor, kind, key)
             if before is None:
                 attempts = 1
-                row = completed(ProductRow(kind, key, "", "failed", message, **identity), self.run)
-                cursor.execute(f"insert into products ({', '.join(_STORED)}) values ({', '.join(f'%({name})s' for name in _STORED)})", _stored(row))
+                cursor.execute(_INSERT, _stored(completed(ProductRow(kind, key, "", "failed", message, **identity), self.run)))
             elif before["state"] == "failed":
                 attempts = before["attempts"] + 1
-                cursor.execute("update products set attempts = %s, reason = %s, host = %s where run = %s and kind = %s and key = %s and vbest > 0",
-                               (attempts, message, socket.gethostname(), self.run, kind, key))
+                cursor.execute("update products set attempts = attempts + 1, reason = %(message)s, host = %(host)s "
+                               f"where {_CURRENT}", names)
             else:
-                cursor.execute('select count(*) from failures where run = %s and kind = %s and key = %s and "when" > %s',
-                               (self.run, kind, key, before["created"]))
-                attempts = cursor.fetchone()["count"] + 1
-            cursor.execute("insert into failures (run, kind, key, attempts, message, host) values (%s, %s, %s, %s, %s, %s)",
-                           (self.run, kind, key, attempts, message, socket.gethostname()))
+                cursor.execute('select count(*) + 1 as next from failures where run = %(run)s and kind = %(kind)s and key = %(key)s '
+                               'and "when" > %(created)s', names | {"created": before["created"]})
+                attempts = cursor.fetchone()["next"]
+            cursor.execute("insert into failures (run, kind, key, attempts, message, host) "
+                           "values (%(run)s, %(kind)s, %(key)s, %(attempts)s, %(message)s, %(host)s)", names | {"attempts": attempts})
         return attempts
 
     def mark(self, kind, key, **marks):
         check_marks(marks)
-        done = database.execute(f"update products set {', '.join(f'{name} = %({name})s' for name in marks)} "
-                                "where run = %(run)s and kind = %(kind)s and key = %(key)s and vbest > 0",
-                                {**marks, "run": self.run, "kind": kind, "key": key})
+        done = database.execute(f"update products set {', '.join(f'{name} = %({name})s' for name in marks)} where {_CURRENT}",
+                                marks | self._named(kind, key))
         if not done:
             raise BadInput(f"there is no {kind} {key} in run {self.run} to mark")
 
     def withdraw(self, kind, key):
         with database.transaction() as cursor:
-            cursor.execute("update products set vbest = 0 where run = %s and kind = %s and key = %s and vbest > 0 "
-                           f"returning {_LIST}", (self.run, kind, key))
+            cursor.execute(f"update products set vbest = 0 where {_CURRENT} returning {_LIST}", self._named(kind, key))
             found = cursor.fetchone()
         return _row(tuple(found.values())) if found else None
 
@@ -338,14 +247,15 @@ class PostgresRegistry(Registry):
         raw = "select state, count(*) as n from raw_files where night = %(night)s group by 1"
         quadrants = """
             select coalesce(state, %(waiting)s) as state, count(*) as n from (
-                select r.exposure, r.ccdid, q.qid,
-                       (%(order)s::text[])[min(array_position(%(order)s::text[], p.state)) filter (where p.qid = q.qid or r.imgtype <> 'o')] as state
+                select r.exposure, r.ccdid, q.qid, (%(order)s::text[])[
+                       min(array_position(%(order)s::text[], p.state)) filter (where p.qid = q.qid or r.imgtype <> 'o')] as state
                 from raw_files r cross join unnest(%(quadrants)s::int[]) as q(qid)
                 left join products p on p.exposure = r.exposure and p.ccdid = r.ccdid and (p.qid = q.qid or p.qid is null)
                      and p.run = %(run)s and p.vbest > 0 and p.kind <> %(ingest)s
                 where r.night = %(night)s and r.state = 'sealed' group by 1, 2, 3) fates
             group by 1"""
-        events = "select coalesce(fate, %(waiting)s) as state, count(*) as n from candidates where nid = %(nid)s and run = %(run)s group by 1"
+        events = ("select coalesce(fate, %(waiting)s) as state, count(*) as n from candidates "
+                  "where nid = %(nid)s and run = %(run)s group by 1")
         packets = "select state, count(*) as n from alerts where run = %(run)s and night = %(night)s group by 1"
         args = {"night": night, "nid": night_nid(night), "run": self.run, "waiting": WAITING, "order": list(FATE_ORDER),
                 "quadrants": list(QUADRANTS), "ingest": INGEST}
@@ -353,7 +263,7 @@ class PostgresRegistry(Registry):
         return {name: {r["state"]: r["n"] for r in database.query(sql, args)} for name, sql in parts.items()}
 
 
-def _rows(sql: str, args: Sequence) -> list[ProductRow]:
+def _rows(sql: str, args: Sequence | Mapping) -> list[ProductRow]:
     return [_row(found) for found in database.query(sql, args, rows=tuple)]
 
 
@@ -371,33 +281,6 @@ def _stored(row: ProductRow) -> dict:
     for name in JSON_COLUMNS:
         values[name] = json.dumps(values[name], allow_nan=False)
     return values
-
-
-def completed(row: ProductRow, run: str) -> ProductRow:
-    """A copy of a row as the registry keeps it: Python's own scalars, run, host and place filled in."""
-    values = {name: plain(getattr(row, name)) if name in JSON_COLUMNS else getattr(row, name) for name in COLUMNS}
-    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
-    if values["hpx"] is None and values["ra"] is not None and values["dec"] is not None:
-        values["hpx"] = int(healpix.index(values["ra"], values["dec"]))
-    corners = [(values[f"ra{i}"], values[f"dec{i}"]) for i in (1, 2, 3, 4)]
-    if values["cells"] is None and None not in {c for corner in corners for c in corner}:
-        values["cells"] = healpix.polygon_cells(*zip(*corners)).tolist()
-    return ProductRow(**values | {"run": run, "vbest": 1, "host": row.host or socket.gethostname()})
-
-
-def plain(value):
-    """A value as JSON can hold it: numpy scalars become Python's, NaN and infinity become null, other things their string."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
 def _roles(inputs: Inputs) -> list[tuple[str, str]]:

@@ -8,8 +8,8 @@ import datetime
 from collections import Counter
 from collections.abc import Callable
 
-from targets.registry import (FATE_ORDER, INGEST, QUADRANTS, WAITING, Between, ProductRow, RawFile, Registry, attempts_after,
-                              check_filters, check_marks, completed)
+from targets.registry import FATE_ORDER, INGEST, QUADRANTS, WAITING, Registry, attempts_after, check_filters, check_marks
+from targets.rows import Between, ProductRow, RawFile, completed
 from ztfluigi.model.errors import BadInput
 
 
@@ -108,7 +108,8 @@ class InMemoryRegistry(Registry):
                 "events": dict(Counter(self.events.get(night, ()))), "packets": dict(Counter(self.packets.get(night, ())))}
 
     def _quadrant_fate(self, raw: RawFile, qid: int) -> str:
-        states = {row.state for row in self.rows if row.vbest > 0 and row.kind != INGEST and (row.exposure, row.ccdid) == (raw.exposure, raw.ccdid)
+        states = {row.state for row in self.rows if row.vbest > 0 and row.kind != INGEST
+                  and (row.exposure, row.ccdid) == (raw.exposure, raw.ccdid)
                   and (row.qid == qid or (row.qid is None and raw.imgtype != "o"))}
         return next((state for state in FATE_ORDER if state in states), WAITING)
 

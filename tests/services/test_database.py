@@ -138,7 +138,8 @@ def test_migrations_apply_once_in_order_and_are_not_edited(database, monkeypatch
         monkeypatch.setattr(db, "migrations", lambda: real | {"900_extra.sql": ("create table extra (n bigint)", "other")})
         with pytest.raises(BadInput, match="900_extra.sql was edited"):
             db.migrate(database.connect())
-        monkeypatch.setattr(db, "migrations", lambda: extra | {"901_bad.sql": ("create table half (n int); create table half (n int)", "s")})
+        twice = "create table half (n int); create table half (n int)"
+        monkeypatch.setattr(db, "migrations", lambda: extra | {"901_bad.sql": (twice, "s")})
         with pytest.raises(psycopg2.errors.DuplicateTable):
             db.migrate(database.connect())
         monkeypatch.setattr(db, "migrations", lambda: extra)

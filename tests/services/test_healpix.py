@@ -45,7 +45,8 @@ def test_disc_pixels_and_cones_miss_nothing(rng, ra, dec):
 
 
 def test_inside_quads_and_cells(rng):
-    ra, dec = np.array([[359.8, 0.2, 0.2, 359.8], [100.0, 100.9, 100.9, 100.0]]), np.array([[-0.2, -0.2, 0.2, 0.2], [60.0, 60.0, 60.5, 60.5]])
+    ra = np.array([[359.8, 0.2, 0.2, 359.8], [100.0, 100.9, 100.9, 100.0]])
+    dec = np.array([[-0.2, -0.2, 0.2, 0.2], [60.0, 60.0, 60.5, 60.5]])
     assert healpix.inside_quads([0.0, 0.19, 0.21, 180.0, 100.4], [0.0, 0.19, 0.0, 0.0, 60.3], ra, dec).tolist() == [
         [True, False], [True, False], [False, False], [False, False], [False, True]]
     assert healpix.inside_quads([0.0], [0.0], ra[:, ::-1], dec[:, ::-1]).tolist() == [[True, False]]  # corners the other way round

@@ -30,7 +30,8 @@ def registry(request):
 
 
 def test_nothing_yet(registry):
-    assert registry.current("ScienceImage", "k") is None and registry.by_provid("p") is None and registry.withdraw("ScienceImage", "k") is None
+    assert registry.current("ScienceImage", "k") is None and registry.withdraw("ScienceImage", "k") is None
+    assert registry.by_provid("p") is None
     assert registry.current_many("ScienceImage", ["a", "b"]) == {} and registry.current_many("ScienceImage", []) == {}
     assert registry.select("ScienceImage") == [] and registry.inputs_of("p") == [] and registry.dependents_of("p") == []
     assert registry.counts(NIGHT) == {"raw files": {}, "quadrants": {}, "events": {}, "packets": {}}
@@ -38,11 +39,12 @@ def test_nothing_yet(registry):
 
 def test_a_sealed_row_comes_back_as_it_was(registry):
     started = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc)
-    given = row(infobits=np.int64(2**40), numbers={"maglim": np.float32(20.5), "bad": float("nan"), "deep": {"n": np.int16(3), "v": np.arange(2)}},
-                night=NIGHT, exposure=EXPOSURE, field=633, filter="zr", fid=2, ccdid=1, qid=np.int64(1), rcid=0, nid=516, expid=51612345,
-                rid=5161234500, pid=516123450015, jd=2458270.623456789, ra=np.float64(200.1), dec=-10.2, ra1=199.7, dec1=-10.6, ra2=200.5, dec2=-10.6,
-                ra3=200.5, dec3=-9.8, ra4=199.7, dec4=-9.8, files=[{"path": "archive/x.fits", "size": 7, "sha256": "ab"}], version="1.2",
-                config={"order": 3}, started=started, seconds=1.5, cpu_s=1.25, peak_mib=512.5, pilot="node1", code_version="0.1")
+    numbers = {"maglim": np.float32(20.5), "bad": float("nan"), "deep": {"n": np.int16(3), "v": np.arange(2)}}
+    given = row(infobits=np.int64(2**40), numbers=numbers, night=NIGHT, exposure=EXPOSURE, field=633, filter="zr", fid=2, ccdid=1,
+                qid=np.int64(1), rcid=0, nid=516, expid=51612345,
+                rid=5161234500, pid=516123450015, jd=2458270.623456789, ra=np.float64(200.1), dec=-10.2, ra1=199.7, dec1=-10.6,
+                ra2=200.5, dec2=-10.6, ra3=200.5, dec3=-9.8, ra4=199.7, dec4=-9.8,
+                files=[{"path": "archive/x.fits", "size": 7, "sha256": "ab"}], version="1.2", config={"order": 3}, started=started, seconds=1.5, cpu_s=1.25, peak_mib=512.5, pilot="node1", code_version="0.1")
     sealed = registry.seal(given, {"raw": "r1", "bias": ["b1", "b2"]})
     assert registry.current("ScienceImage", given.key) == sealed == registry.by_provid("p1")
     assert sealed.numbers == {"maglim": 20.5, "bad": None, "deep": {"n": 3, "v": [0, 1]}}
@@ -90,7 +92,8 @@ def test_also_is_part_of_the_seal(registry):
 def test_recorded_ends_are_current_but_not_usable(registry):
     registry.record(row(state="unusable", reason="found 3 calibrators, need 20", infobits=4, numbers={"found": 3}), ["i"])
     current = registry.current("ScienceImage", row().key)
-    assert (current.state, current.reason, current.infobits, current.numbers) == ("unusable", "found 3 calibrators, need 20", 4, {"found": 3})
+    assert (current.state, current.reason) == ("unusable", "found 3 calibrators, need 20")
+    assert (current.infobits, current.numbers) == (4, {"found": 3})
     assert registry.select("ScienceImage") == []
     registry.record(row(key="k2", state="nothing-to-do", reason="no reference"))
     registry.seal(row(provid="p2"))
@@ -148,14 +151,16 @@ def test_withdrawn(registry):
 
 def test_filters(registry):
     for i in range(6):
-        registry.seal(row(key=f"k{i}", provid=f"p{i}", field=600 + i % 2, filter="zg" if i < 3 else None, jd=2458000.5 + i, night=f"2018-06-0{i + 1}"))
+        registry.seal(row(key=f"k{i}", provid=f"p{i}", field=600 + i % 2, filter="zg" if i < 3 else None, jd=2458000.5 + i,
+                          night=f"2018-06-0{i + 1}"))
 
     def keys(**filters):
         return "".join(r.key[1] for r in registry.select("ScienceImage", **filters))
 
     assert keys() == "012345" and keys(field=601) == "135" and keys(field=601, filter="zg") == "1" and keys(filter=None) == "345"
     assert keys(key=["k1", "k4", "k9"]) == "14" and keys(key=[]) == ""
-    assert keys(jd=Between(2458001.5, 2458003.5)) == "123" and keys(jd=Between(high=2458001.5)) == "01" and keys(night=Between("2018-06-05")) == "45"
+    assert keys(jd=Between(2458001.5, 2458003.5)) == "123" and keys(jd=Between(high=2458001.5)) == "01"
+    assert keys(night=Between("2018-06-05")) == "45"
     with pytest.raises(ValueError, match="no column fild"):
         keys(fild=1)
 
@@ -172,7 +177,8 @@ def test_counts_add_up_to_what_came_in(registry):
 
     def quadrant(kind, ccdid, qid, state, **values):
         (registry.seal if state == "sealed" else registry.record)(
-            row(f"{EXPOSURE}/c{ccdid:02d}q{qid}", f"{kind}{ccdid}{qid}", kind, state=state, exposure=EXPOSURE, ccdid=ccdid, qid=qid, **values))
+            row(f"{EXPOSURE}/c{ccdid:02d}q{qid}", f"{kind}{ccdid}{qid}", kind, state=state, exposure=EXPOSURE, ccdid=ccdid, qid=qid,
+                **values))
 
     quadrant("ScienceImage", 1, 1, "sealed")
     quadrant("DifferenceImage", 1, 1, "nothing-to-do", reason="no reference")
@@ -217,7 +223,8 @@ def test_lookup_is_one_index_probe_even_before_statistics(database):
     registry = PostgresRegistry()
     for i in range(300):
         registry.seal(row(key=f"k{i}", provid=f"p{i}", ra=10.0, dec=i / 10, field=1, filter="zg"))
-    plan = database.query("explain select * from products where run = %s and kind = 'ScienceImage' and key = 'k7' and vbest > 0", (registry.run,))
+    plan = database.query("explain select * from products where run = %s and kind = 'ScienceImage' and key = 'k7' and vbest > 0",
+                          (registry.run,))
     assert "products_current" in plan[0]["QUERY PLAN"]
     best = min(_seconds(lambda: registry.current("ScienceImage", "k7")) for _ in range(200))
     assert best < 2e-3  # 0.3 ms on an idle machine

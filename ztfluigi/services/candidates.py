@@ -26,10 +26,10 @@ LOCK_ORDER = 9
 """Order of the HEALPix cells (6.9 arcmin) that are locked while objects in them are named."""
 OBJECT_LOCK = 7_236_003
 HISTORY = ("jd", "fid", "pid", "diffmaglim", "pdiffimfilename", "programpi", "programid", "candid", "isdiffpos", "tblid", "nid", "rcid",
-           "field", "xpos", "ypos", "ra", "dec", "magpsf", "sigmapsf", "chipsf", "magap", "sigmagap", "distnr", "magnr", "sigmagnr", "chinr",
-           "sharpnr", "sky", "magdiff", "fwhm", "classtar", "mindtoedge", "magfromlim", "seeratio", "aimage", "bimage", "aimagerat",
-           "bimagerat", "elong", "nneg", "nbad", "rb", "ssdistnr", "ssmagnr", "ssnamenr", "sumrat", "magapbig", "sigmagapbig", "ranr",
-           "decnr", "scorr", "magzpsci", "magzpsciunc", "magzpscirms", "clrcoeff", "clrcounc", "rbversion")
+           "field", "xpos", "ypos", "ra", "dec", "magpsf", "sigmapsf", "chipsf", "magap", "sigmagap", "distnr", "magnr", "sigmagnr",
+           "chinr", "sharpnr", "sky", "magdiff", "fwhm", "classtar", "mindtoedge", "magfromlim", "seeratio", "aimage", "bimage",
+           "aimagerat", "bimagerat", "elong", "nneg", "nbad", "rb", "ssdistnr", "ssmagnr", "ssnamenr", "sumrat", "magapbig",
+           "sigmagapbig", "ranr", "decnr", "scorr", "magzpsci", "magzpsciunc", "magzpscirms", "clrcoeff", "clrcounc", "rbversion")
 """Fields of `prv_candidate`, in schema order."""
 _COVER = ("pid", "provid", "jd", "fid", "filter", "nid", "rcid", "field", "exposure")
 
@@ -80,7 +80,8 @@ def replace_events(cursor, pid: int, provid: str, nid: int, rcid: int, rows: np.
         values |= {"run": [run] * n, "provid": [provid] * n, "pid": [pid] * n, "nid": [nid] * n, "rcid": [rcid] * n, "hpx": pixels.tolist()}
         text = "\n".join("\t".join(row) for row in zip(*([_copy_text(v) for v in column] for column in values.values()))) + "\n"
         cursor.copy_expert(f"copy {partition} ({', '.join(values)}) from stdin", io.StringIO(text))
-    cursor.execute("insert into event_sets (run, pid, provid, nid, rcid, field, jd, events, cells) values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+    cursor.execute("insert into event_sets (run, pid, provid, nid, rcid, field, jd, events, cells) "
+                   "values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
                    (run, pid, provid, nid, rcid, values["field"][0] if n else None, values["jd"][0] if n else 0.0, n,
                     healpix.cells(pixels).tolist()))
     return n
@@ -105,8 +106,8 @@ def update_events(cursor, pid: int, rows: np.ndarray | Sequence[Mapping]) -> int
 
 def events(pid: int) -> list[dict]:
     """Every event of a difference image, by candid, all columns."""
-    return database.query("select * from candidates where nid = %s and rcid = %s and run = %s and candid >= %s and candid < %s order by candid",
-                          (*night_and_channel(pid), settings().run, pid * 10**6, (pid + 1) * 10**6))
+    return database.query("select * from candidates where nid = %s and rcid = %s and run = %s and candid >= %s and candid < %s "
+                          "order by candid", (*night_and_channel(pid), settings().run, pid * 10**6, (pid + 1) * 10**6))
 
 
 def history(ra, dec, jd_from: float, jd_to: float, *, radius_arcsec: float = MATCH_RADIUS_ARCSEC) -> list[list[dict]]:
@@ -137,15 +138,18 @@ def _detections(ra, dec, jd_from, jd_to, radius_arcsec, wanted, *, field=None, r
     times = {"from": jd_from if np.isfinite(jd_from) else 0.0, "to": jd_to, "run": settings().run, "field": field, "rcid": rcid}
     same = "and field = %(field)s and rcid = %(rcid)s " if field is not None else ""
     # The sets of events that lie near say which partitions can hold anything: a few, of thousands.
-    sets = database.query("select distinct nid, rcid from event_sets where run = %(run)s and cells && %(cells)s and jd >= %(from)s and jd < %(to)s "
-                          + same, times | {"cells": healpix.cells(pixel).tolist()})
+    sets = database.query("select distinct nid, rcid from event_sets where run = %(run)s and cells && %(cells)s "
+                          "and jd >= %(from)s and jd < %(to)s " + same, times | {"cells": healpix.cells(pixel).tolist()})
     if not sets:
         return found
+    names = ", ".join(dict.fromkeys((*wanted, "jd", "candid", "ra", "dec", "hpx")))
+    # One index probe a pixel and partition, whatever the planner believes about tables it has no statistics of (hence `offset 0`).
     rows = database.query(
-        f"select {', '.join(dict.fromkeys((*wanted, 'jd', 'candid', 'ra', 'dec', 'hpx')))} from candidates where run = %(run)s "
-        "and nid = any(%(nights)s) and rcid = any(%(channels)s) and jd >= %(from)s and jd < %(to)s and hpx = any(%(pixels)s::bigint[]) "
-        + same + "order by jd, candid",
-        times | {"nights": sorted({s["nid"] for s in sets}), "channels": sorted({s["rcid"] for s in sets}), "pixels": np.unique(pixel).tolist()})
+        f"select c.* from unnest(%(pixels)s::bigint[]) as p (pixel) cross join lateral (select {names} from candidates where hpx = pixel "
+        "and run = %(run)s and nid = any(%(nights)s) and rcid = any(%(channels)s) and jd >= %(from)s and jd < %(to)s "
+        + same + "offset 0) c order by c.jd, c.candid",
+        times | {"nights": sorted({s["nid"] for s in sets}), "channels": sorted({s["rcid"] for s in sets}),
+                 "pixels": np.unique(pixel).tolist()})
     owners = defaultdict(list)
     for p, x in zip(position.tolist(), pixel.tolist()):
         owners[x].append(p)
@@ -206,7 +210,8 @@ def assign_object_ids(cursor, candidates: Iterable[tuple]) -> dict[int, str]:
                    (OBJECT_LOCK, healpix.cells(pixel, LOCK_ORDER).tolist()))  # sorted: no two transactions can wait for each other
     cursor.execute("select candid, objectid from object_members where run = %s and candid = any(%s::bigint[])", (run, candid.tolist()))
     names = {r["candid"]: r["objectid"] for r in cursor.fetchall()}
-    cursor.execute("select objectid, ra, dec, hpx from objects where run = %s and hpx = any(%s::bigint[])", (run, np.unique(pixel).tolist()))
+    cursor.execute("select objectid, ra, dec, hpx from objects where run = %s and hpx = any(%s::bigint[])",
+                   (run, np.unique(pixel).tolist()))
     places = defaultdict(list)
     for r in cursor.fetchall():
         places[r["hpx"]].append((r["ra"], r["dec"], r["objectid"]))
@@ -238,8 +243,8 @@ def assign_object_ids(cursor, candidates: Iterable[tuple]) -> dict[int, str]:
     for i, first in joined.items():
         names[candidates[i][0]] = names[candidates[first][0]]
     if objects:
-        psycopg2.extras.execute_values(cursor, "insert into objects (run, objectid, candid, ra, dec, hpx, field, rcid, jd, year, seq) values %s",
-                                       objects)
+        psycopg2.extras.execute_values(
+            cursor, "insert into objects (run, objectid, candid, ra, dec, hpx, field, rcid, jd, year, seq) values %s", objects)
     psycopg2.extras.execute_values(cursor, "insert into object_members (run, candid, objectid) values %s on conflict do nothing",
                                    [(run, key, name) for key, name in names.items()])
     return names
@@ -249,7 +254,8 @@ def _reserve_names(run: str, year: int, n: int) -> int:
     """First of `n` sequence numbers nobody else gets. On its own connection: the counter is not held until the seal commits."""
     with database.separate_transaction() as cursor:
         cursor.execute("insert into object_sequences (run, year, next) values (%(run)s, %(year)s, %(n)s) on conflict (run, year) "
-                       "do update set next = object_sequences.next + %(n)s returning next - %(n)s as first", {"run": run, "year": year, "n": n})
+                       "do update set next = object_sequences.next + %(n)s returning next - %(n)s as first",
+                       {"run": run, "year": year, "n": n})
         return cursor.fetchone()["first"]
 
 
@@ -260,10 +266,12 @@ def _year(jd: float) -> int:
 def replace_alerts(cursor, pid: int, provid: str, night: str, rows: Sequence[Mapping]) -> None:
     """Put the packets of one quadrant in the ledger in place of those it had.
 
-    rows : dicts with candid, objectid and any of programid, file, state, reason, topic. A packet of the same provid that was delivered stays so.
+    rows : dicts with candid, objectid and any of programid, file, state, reason, topic. A packet of the same provid that was
+        delivered stays so.
     """
     run = settings().run
-    cursor.execute("delete from alerts where run = %s and pid = %s and not candid = any(%s::bigint[])", (run, pid, [r["candid"] for r in rows]))
+    cursor.execute("delete from alerts where run = %s and pid = %s and not candid = any(%s::bigint[])",
+                   (run, pid, [r["candid"] for r in rows]))
     if rows:
         psycopg2.extras.execute_values(
             cursor, "insert into alerts (run, pid, provid, night, candid, objectid, programid, file, state, reason, topic) values %s "
@@ -271,8 +279,8 @@ def replace_alerts(cursor, pid: int, provid: str, night: str, rows: Sequence[Map
             "objectid = excluded.objectid, programid = excluded.programid, file = excluded.file, state = excluded.state, "
             "reason = excluded.reason, topic = excluded.topic, created = now(), "
             "delivered = case when alerts.provid = excluded.provid then alerts.delivered end",
-            [(run, pid, provid, night, r["candid"], r["objectid"], r.get("programid"), r.get("file"), r.get("state", "sealed"), r.get("reason"),
-              r.get("topic")) for r in rows])
+            [(run, pid, provid, night, r["candid"], r["objectid"], r.get("programid"), r.get("file"), r.get("state", "sealed"),
+              r.get("reason"), r.get("topic")) for r in rows])
 
 
 def undelivered(night: str) -> list[dict]:

