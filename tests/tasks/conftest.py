@@ -16,6 +16,9 @@ def registry(tmp_path, monkeypatch):
     monkeypatch.setenv("ZTF_ROOT", str(tmp_path))
     monkeypatch.setattr(process, "_ready", True)
     monkeypatch.setattr(process, "PROVIDS", {})
+    # tasks run in this process, where the registry is, and a failed one is not retried
+    for name, value in (("force_multiprocessing", "false"), ("keep_alive", "false")):
+        monkeypatch.setitem(luigi.configuration.get_config()._sections.setdefault("worker", {}), name, value)
     memory = InMemoryRegistry(run="main")
     current.use(memory)
     settings.forget()

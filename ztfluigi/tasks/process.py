@@ -7,11 +7,17 @@ import multiprocessing
 import os
 import signal
 import sys
+import warnings
+
+from luigi.parameter import UnconsumedParameterWarning
 
 from ztfluigi.model.errors import BadInput, Transient
 
 #: Product ids that can no longer change in this process, by luigi task id. Forked task processes inherit them.
 PROVIDS: dict[str, str] = {}
+
+# luigi warns of settings of its own sections that it reads elsewhere
+warnings.simplefilter("ignore", UnconsumedParameterWarning)
 
 _PR_SET_PDEATHSIG = 1
 _ready = False

@@ -28,6 +28,10 @@ from ztfluigi.tasks.raw import SplitCcd
 from ztfluigi.tasks.settings import camera, root, sections
 
 
+ADOPTED = "adopted"
+"""Version of a science image that came from the public archive."""
+
+
 class OfQuadrant:
     """What the names of the files say about one quadrant of one exposure."""
 
@@ -35,7 +39,7 @@ class OfQuadrant:
     def adopted(self) -> bool:
         """True for a public archive file registered by `ztf adopt`, which has no raw file here."""
         row = registry().current("ScienceImage", f"{self.exposure}/{self.ccdid}/{self.qid}")
-        return row is not None and row.version == "adopted"
+        return row is not None and row.version == ADOPTED
 
     @property
     def name(self) -> paths.RawName:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from ztfluigi.model.camera import Camera, load_camera
 from ztfluigi.model.config.alerts import AlertConfig
-from ztfluigi.model.config.astrometry import AstrometryConfig
 from ztfluigi.model.config.detector import ArtifactConfig, BackgroundConfig, DetectorConfig, MasterConfig, OverscanConfig, StackConfig
-from ztfluigi.model.config.detection import DetectionConfig
+from ztfluigi.model.config.astrometry import AstrometryConfig, DetectionConfig
 from ztfluigi.model.config.difference import DifferenceConfig, EventConfig, EventFilterConfig
 from ztfluigi.model.config.photometry import ApertureConfig, PsfConfig, PsfPhotometryConfig
 from ztfluigi.model.config.reference import ReferenceConfig, ReferenceInputsConfig
