@@ -18,7 +18,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--nights", type=int, metavar="N", help="only the last N nights of the preset")
     parser.add_argument("--density", choices=("high-lat", "plane"), default="high-lat", help="crowding of the sky")
     parser.add_argument("--faults", action="store_true", help="add damaged raw files to the last night")
-    parser.add_argument("--processes", type=int, default=1, metavar="N", help="processes that share the work (default 1)")
+    parser.add_argument("--processes", type=int, default=2, metavar="N", help="processes that share the work (default 2)")
 
 
 def run(args) -> int:

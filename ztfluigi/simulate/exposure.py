@@ -148,7 +148,7 @@ def _add_galaxies(image: np.ndarray, psf: TruePsf, camera: Camera, objects: np.n
     if not len(objects):
         return
     radius = shapes["radius_arcsec"] / camera.pixel_scale_arcsec
-    number = np.clip(np.maximum(objects["dn"] / 15.0, 5.0 * radius**2), 8, 1200).astype(np.int64)
+    number = np.clip(np.maximum(objects["dn"] / 20.0, 4.0 * radius**2), 6, 1200).astype(np.int64)
     dx, dy = np.empty(number.sum()), np.empty(number.sum())
     kernels.galaxy_points(radius, shapes["axis_ratio"].astype(float), shapes["angle"].astype(float),
                           shapes["bulge"].astype(float), number, dx, dy)

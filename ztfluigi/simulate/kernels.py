@@ -175,8 +175,11 @@ def galaxy_points(radius, axis_ratio, angle, bulge, number, x, y):
                 part = (m - inner + 0.5) / (n - inner)
                 r = np.sqrt(2.0 * part) + part  # then Newton steps on 1 - (1 + r) exp(-r) = part
                 for _ in range(20):
-                    r -= (1.0 - (1.0 + r) * np.exp(-r) - part) / max(r * np.exp(-r), 1e-9)
-                    r = min(max(r, 1e-6), 12.0)
+                    fall = np.exp(-r)
+                    step = (1.0 - (1.0 + r) * fall - part) / max(r * fall, 1e-9)
+                    r = min(max(r - step, 1e-6), 12.0)
+                    if abs(step) < 1e-3:
+                        break
                 r *= radius[k] / 1.678
             turn = m * 2.399963229728653
             u, v = r * np.cos(turn), r * axis_ratio[k] * np.sin(turn)

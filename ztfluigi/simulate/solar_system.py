@@ -41,13 +41,13 @@ class Place:
         return self.v_mag - {"zg": V_MINUS_G, "zr": V_MINUS_R, "zi": V_MINUS_R + 0.1}[filter]
 
 
-def observer(camera: Camera, mjd_utc: float) -> tuple[np.ndarray, float]:
-    """(heliocentric ICRS position of the observatory [AU], JD in TDB) at a time, from astropy's built-in ephemeris."""
+def observer(camera: Camera, mjd_utc) -> tuple[np.ndarray, np.ndarray]:
+    """(heliocentric ICRS position of the observatory [AU] (..., 3), JD in TDB) at times, from astropy's built-in ephemeris."""
     with iers.conf.set_temp("auto_download", False), iers.conf.set_temp("iers_degraded_accuracy", "ignore"):
         time = Time(mjd_utc, format="mjd", scale="utc")
         earth = (get_body_barycentric("earth", time, ephemeris="builtin") - get_body_barycentric("sun", time, ephemeris="builtin")).xyz.to_value("au")
         site = EarthLocation.from_geodetic(camera.longitude_deg, camera.latitude_deg, camera.altitude_m)
-        return earth + site.get_gcrs_posvel(time)[0].xyz.to_value("au"), float(time.tdb.jd)
+        return (earth + site.get_gcrs_posvel(time)[0].xyz.to_value("au")).T, time.tdb.jd
 
 
 def see(orbit: np.void, place: np.ndarray, jd_tdb: float) -> Place:
@@ -97,12 +97,12 @@ def _turn_z(angle: float) -> np.ndarray:
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
 
-def make_orbit(number: int, ra: float, dec: float, v_mag: float, known: bool, camera: Camera, mjd_utc: float, rng) -> np.ndarray:
-    """One ORBIT row (shape (1,)): a main-belt asteroid that is seen at (ra, dec) [deg] with V magnitude `v_mag` at the given time.
+def make_orbit(number: int, ra: float, dec: float, v_mag: float, known: bool, place: np.ndarray, jd: float, rng) -> np.ndarray:
+    """One ORBIT row (shape (1,)): a main-belt asteroid that an observer (`place`, `jd` as `observer` gives them) sees at (ra, dec) [deg]
+    with V magnitude `v_mag`.
 
     Elements are rounded to the digits of the orbit file, so that the file is the exact truth.
     """
-    place, jd = observer(camera, mjd_utc)
     ra, dec = np.radians([ra, dec])
     towards = np.array([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)])
     distance = rng.uniform(1.1, 1.9)
@@ -123,8 +123,7 @@ def make_orbit(number: int, ra: float, dec: float, v_mag: float, known: bool, ca
     epoch = np.floor(jd) + 0.5
     orbit["mean_anomaly"] = np.mod(orbit["mean_anomaly"] + np.degrees(np.sqrt(GM_SUN / orbit["a"] ** 3)) * (epoch - jd_then), 360.0).round(5)
     orbit["epoch_jd"] = epoch
-    line = place + distance * towards - place
-    orbit["h"] = np.round(v_mag - _dimming(_turn_x(OBLIQUITY_RAD) @ body, line, 0.15), 2)
+    orbit["h"] = np.round(v_mag - _dimming(_turn_x(OBLIQUITY_RAD) @ body, distance * towards, 0.15), 2)
     for name, digits in (("peri", 5), ("node", 5), ("inclination", 5), ("e", 7), ("a", 7)):
         orbit[name] = orbit[name].round(digits)
     return orbit

@@ -101,14 +101,15 @@ class Survey:
         rng = generator(self.seed, "asteroids")
         count = self.plan.known + self.plan.unknown
         spots = self._spots(rng, count)
-        rows = [solar_system.make_orbit(n, *spot, rng.uniform(*self.plan.asteroid_mags) + solar_system.V_MINUS_R, n < self.plan.known, self.camera,
-                                        self.mid_mjd, rng) for n, spot in enumerate(spots)]
+        place, jd = solar_system.observer(self.camera, self.mid_mjd)
+        rows = [solar_system.make_orbit(n, *spot, rng.uniform(*self.plan.asteroid_mags) + solar_system.V_MINUS_R, n < self.plan.known, place, jd, rng)
+                for n, spot in enumerate(spots)]
         return np.concatenate(rows) if rows else np.zeros(0, ORBIT)
 
     def _mover_positions(self, items: list[Planned]) -> np.ndarray:
         rows = []
-        for item in items if len(self.orbits) else ():
-            place, jd = solar_system.observer(self.camera, item.conditions.mjd_mid)
+        places, jds = solar_system.observer(self.camera, np.array([item.conditions.mjd_mid for item in items]))
+        for item, place, jd in zip(items, places, jds, strict=True):
             for orbit in self.orbits:
                 seen = solar_system.see(orbit, place, jd)
                 rows.append((orbit["id"], self.names[item.conditions.number].encode(), seen.ra, seen.dec, seen.mag(item.filter), seen.distance,
@@ -230,17 +231,18 @@ def _quadrant_truth(camera: Camera, ccdid: int, qid: int, made: exposure.Quadran
             "trail_pixels": int(made.trail_mask.sum())}
 
 
-_worker: Survey | None = None
+_survey: Survey | None = None
+"""The survey of this process."""
 
 
-def _start_worker(*arguments) -> None:
-    global _worker
-    _worker = Survey(*arguments)
+def _start(survey: Survey | tuple) -> None:
+    global _survey
+    _survey = survey if isinstance(survey, Survey) else Survey(*survey)
 
 
 def _work(root: Path, index: int, ccdid: int) -> tuple[int, int, list[dict]]:
-    item = _worker.exposures[index]
-    return item.conditions.number, ccdid, _worker.write_raw(root, item, ccdid)
+    item = _survey.exposures[index]
+    return item.conditions.number, ccdid, _survey.write_raw(root, item, ccdid)
 
 
 def simulate_survey(root: Path, camera: Camera, survey_plan: SurveyPlan, seed: int, spoiled: bool = False, *, density: str = "high-lat",
@@ -258,10 +260,10 @@ def simulate_survey(root: Path, camera: Camera, survey_plan: SurveyPlan, seed: i
     solar_system.write_mpcorb(mpcorb, survey.orbits[survey.orbits["known"]])
     jobs = [(root, index, ccdid) for ccdid in camera.ccds for index in range(len(survey.exposures))]
     if processes > 1:
-        with ProcessPoolExecutor(processes, get_context("spawn"), _start_worker, arguments) as pool:
+        with ProcessPoolExecutor(processes, get_context("spawn"), _start, (arguments,)) as pool:
             done = list(progress(pool.map(_work, *zip(*jobs, strict=True), chunksize=4), total=len(jobs)))
     else:
-        _start_worker(*arguments)
+        _start(survey)
         done = [_work(*job) for job in progress(jobs, total=len(jobs))]
     survey.write_truth(root, {(number, ccdid): truth for number, ccdid, truth in done})
     sky_exposures = [item for item in survey.exposures if item.type == "o"]
