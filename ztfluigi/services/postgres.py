@@ -184,8 +184,9 @@ def _forget(database: Path) -> None:
 
 
 def _alive_elsewhere(pid: int) -> bool:
+    process = Path(f"/proc/{pid}")
     try:
-        return "postgres" in Path(f"/proc/{pid}/comm").read_text()
+        return "postgres" in (process / "comm").read_text() and (process / "cwd").exists()  # a zombie has no folder
     except OSError:
         return False
 

@@ -43,7 +43,8 @@ def settings() -> Settings:
         if text:
             values[name] = text
             sources.append(f"ZTF_{name.upper()}")
-    return _resolve(tuple(sorted(values.items())), " and ".join(["luigi.cfg", *sources]), os.getcwd())
+    folder = "" if values.get("root", "").startswith(("/", "~")) else os.getcwd()
+    return _resolve(tuple(sorted(values.items())), " and ".join(["luigi.cfg", *sources]), folder)
 
 
 @functools.lru_cache(maxsize=32)
