@@ -1,0 +1,86 @@
+"""Columns of the aperture catalogue (sexcat, refsexcat): SExtractor's names and native units (fact sheet science.md 5)."""
+
+from __future__ import annotations
+
+from ztfluigi.model.columns import Column
+
+_APERTURES = "in the fixed apertures of 2, 3, 4, 6, 10, 14 pixels diameter"
+
+
+def _flux(kind: str, meaning: str, shape: str = "") -> tuple[Column, ...]:
+    return (Column(f"FLUX_{kind}", f"{shape}f4", "count", f"flux {meaning} [DN]"),
+            Column(f"FLUXERR_{kind}", f"{shape}f4", "count", f"1-sigma uncertainty of FLUX_{kind} [DN]"),
+            Column(f"MAG_{kind}", f"{shape}f4", "mag", f"-2.5 log10(FLUX_{kind}), uncalibrated; 99 where the flux is not positive"),
+            Column(f"MAGERR_{kind}", f"{shape}f4", "mag", f"1-sigma uncertainty of MAG_{kind}; 99 where the flux is not positive"))
+
+
+SEXCAT = (
+    Column("NUMBER", "i4", "", "index, from 1"),
+    Column("FLAGS", "i2", "", "1 neighbours or bad pixels in the Kron ellipse, 2 deblended, 4 saturated, 8 at the border, 16 aperture off the image"),
+    Column("X_IMAGE", "f8", "pixel", "isophotal barycentre, x"),
+    Column("Y_IMAGE", "f8", "pixel", "isophotal barycentre, y"),
+    Column("XWIN_IMAGE", "f8", "pixel", "Gaussian-windowed centroid, x"),
+    Column("YWIN_IMAGE", "f8", "pixel", "Gaussian-windowed centroid, y"),
+    Column("XPEAK_IMAGE", "i4", "pixel", "x of the brightest pixel"),
+    Column("YPEAK_IMAGE", "i4", "pixel", "y of the brightest pixel"),
+    Column("X_WORLD", "f8", "deg", "right ascension of X_IMAGE, Y_IMAGE"),
+    Column("Y_WORLD", "f8", "deg", "declination of X_IMAGE, Y_IMAGE"),
+    Column("ALPHAWIN_J2000", "f8", "deg", "right ascension of the windowed centroid"),
+    Column("DELTAWIN_J2000", "f8", "deg", "declination of the windowed centroid"),
+    Column("X2_IMAGE", "f8", "pixel**2", "isophotal variance along x"),
+    Column("Y2_IMAGE", "f8", "pixel**2", "isophotal variance along y"),
+    Column("XY_IMAGE", "f8", "pixel**2", "isophotal covariance"),
+    Column("ERRX2_IMAGE", "f8", "pixel**2", "variance of X_IMAGE"),
+    Column("ERRY2_IMAGE", "f8", "pixel**2", "variance of Y_IMAGE"),
+    Column("ERRXY_IMAGE", "f8", "pixel**2", "covariance of X_IMAGE and Y_IMAGE"),
+    Column("A_IMAGE", "f4", "pixel", "isophotal RMS along the major axis"),
+    Column("B_IMAGE", "f4", "pixel", "isophotal RMS along the minor axis"),
+    Column("THETA_IMAGE", "f4", "deg", "position angle of A_IMAGE, from +x to +y"),
+    Column("ERRA_IMAGE", "f4", "pixel", "major axis of the position error ellipse"),
+    Column("ERRB_IMAGE", "f4", "pixel", "minor axis of the position error ellipse"),
+    Column("ERRTHETA_IMAGE", "f4", "deg", "position angle of the error ellipse"),
+    Column("ELONGATION", "f4", "", "A_IMAGE / B_IMAGE"),
+    Column("A_WORLD", "f4", "deg", "isophotal RMS along the major axis on the sky"),
+    Column("B_WORLD", "f4", "deg", "isophotal RMS along the minor axis on the sky"),
+    Column("ERRA_WORLD", "f4", "deg", "major axis of the error ellipse on the sky"),
+    Column("ERRB_WORLD", "f4", "deg", "minor axis of the error ellipse on the sky"),
+    Column("X2WIN_IMAGE", "f8", "pixel**2", "windowed variance along x"),
+    Column("Y2WIN_IMAGE", "f8", "pixel**2", "windowed variance along y"),
+    Column("XYWIN_IMAGE", "f8", "pixel**2", "windowed covariance"),
+    Column("ERRX2WIN_IMAGE", "f8", "pixel**2", "variance of XWIN_IMAGE"),
+    Column("ERRY2WIN_IMAGE", "f8", "pixel**2", "variance of YWIN_IMAGE"),
+    Column("ERRXYWIN_IMAGE", "f8", "pixel**2", "covariance of XWIN_IMAGE and YWIN_IMAGE"),
+    Column("AWIN_IMAGE", "f4", "pixel", "windowed RMS along the major axis"),
+    Column("BWIN_IMAGE", "f4", "pixel", "windowed RMS along the minor axis"),
+    Column("THETAWIN_IMAGE", "f4", "deg", "position angle of AWIN_IMAGE, from +x to +y"),
+    Column("ERRAWIN_IMAGE", "f4", "pixel", "major axis of the windowed error ellipse"),
+    Column("ERRBWIN_IMAGE", "f4", "pixel", "minor axis of the windowed error ellipse"),
+    Column("ERRTHETAWIN_IMAGE", "f4", "deg", "position angle of the windowed error ellipse"),
+    Column("AWIN_WORLD", "f4", "deg", "windowed RMS along the major axis on the sky"),
+    Column("BWIN_WORLD", "f4", "deg", "windowed RMS along the minor axis on the sky"),
+    Column("THETAWIN_WORLD", "f4", "deg", "position angle of AWIN_WORLD, from right ascension to declination"),
+    Column("THETAWIN_J2000", "f4", "deg", "position angle of AWIN_WORLD, from north to east"),
+    Column("ERRAWIN_WORLD", "f4", "deg", "major axis of the windowed error ellipse on the sky"),
+    Column("ERRBWIN_WORLD", "f4", "deg", "minor axis of the windowed error ellipse on the sky"),
+    Column("ERRTHETAWIN_WORLD", "f4", "deg", "position angle of that ellipse, from right ascension to declination"),
+    *_flux("ISO", "inside the isophote"),
+    *_flux("ISOCOR", "inside the isophote, corrected for the rest of a Gaussian profile"),
+    *_flux("AUTO", "in the Kron ellipse"),
+    *_flux("PETRO", "in the Petrosian ellipse"),
+    *_flux("BEST", "AUTO, or ISOCOR where neighbours disturb the Kron ellipse"),
+    *_flux("APER", _APERTURES, "(6,)"),
+    Column("KRON_RADIUS", "f4", "", "Kron radius in units of A_IMAGE or B_IMAGE, the factor included"),
+    Column("PETRO_RADIUS", "f4", "", "Petrosian radius in units of A_IMAGE or B_IMAGE, the factor included"),
+    Column("BACKGROUND", "f4", "count", "background at the source in the measured image"),
+    Column("THRESHOLD", "f4", "count", "detection threshold above background"),
+    Column("MU_THRESHOLD", "f4", "mag/arcsec**2", "surface brightness of the threshold, uncalibrated"),
+    Column("MU_MAX", "f4", "mag/arcsec**2", "peak surface brightness, uncalibrated"),
+    Column("ISOAREA_WORLD", "f4", "deg**2", "area above the threshold"),
+    Column("ISOAREAF_WORLD", "f4", "deg**2", "area above the threshold in the filtered image"),
+    *(Column(f"ISO{n}", "i4", "pixel**2", f"area above threshold * (peak / threshold)^({n}/8)") for n in range(8)),
+    Column("FWHM_IMAGE", "f4", "pixel", "FWHM of a Gaussian core, from the isophotal areas"),
+    Column("CLASS_STAR", "f4", "", "star-galaxy score of SExtractor's neural network; not computed, NaN"),
+    Column("IMAFLAGS_ISO", "i4", "", "OR of the mask bits inside the isophote"),
+    Column("NIMAFLAGS_ISO", "i4", "count", "pixels with mask bits inside the isophote"),
+)
+"""Coordinates are FITS pixels (centre of the first is 1)."""
