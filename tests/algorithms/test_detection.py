@@ -82,7 +82,7 @@ def test_fwhm_of_the_image():
     for fwhm in (1.5, 2.2, 3.5):
         image, rms, *_ = starfield(5, fwhm=fwhm)
         found = detect(image, rms, np.zeros(image.shape, "u2"))
-        assert image_fwhm(found) == pytest.approx(fwhm, rel=0.1)
+        assert image_fwhm(found) == pytest.approx(np.hypot(fwhm, 0.68), rel=0.06)
 
 
 def test_blended_pair_is_told_apart():

@@ -21,13 +21,14 @@ DETECTION = (
     Column("a", "f4", "pix", "RMS along the major axis of the isophotal footprint"),
     Column("b", "f4", "pix", "RMS along the minor axis"),
     Column("theta", "f4", "rad", "position angle of the major axis from +x to +y"),
-    Column("fwhm", "f4", "pix", "full width at half maximum of the profile fitted to this source"),
+    Column("fwhm", "f4", "pix", "full width at half maximum of the profile fitted to this source, smoothed by the pixel"),
     Column("npix", "i4", "", "pixels above the threshold"),
     Column("flags", "i4", "", "extraction flags of SExtractor (1 blended, 2 at the border, ...)"),
     Column("mask_bits", "u2", "", "OR of the mask bits in the 5 x 5 pixels at the source"),
 )
 
 _PIXSTACK = 1_000_000
+_PIXEL_FWHM = 2.3548 / np.sqrt(12.0)  # of a Gaussian with the variance of a square pixel
 _OBJECTS_PER_FRAME = 4096
 _WINGS = (0.1, 0.3, 0.5, 0.7)  # trial flux fractions of the profile's wing
 #: Pixels that hold no sky at all; saturated ones stay in so that a bright star remains one source.
@@ -102,35 +103,36 @@ def _measure(sources, residual, rms, bad, gain, config: DetectionConfig) -> None
     inverse_gain = 0.0 if gain is None else 1.0 / gain
     order = np.argsort(-sources["flux"], kind="stable")
     x, y, flux = (sources[name][order].astype(float) for name in ("x", "y", "flux"))
-    sigma, wing = _frame_profile(sources[order], residual, rms, bad, inverse_gain, config)
-    half = _half_box(sigma)
+    widths, wing = _frame_profile(sources[order], residual, rms, bad, inverse_gain, config)
+    half = _half_box(widths)
     start_x, start_y = x.copy(), y.copy()
-    errors = fit_positions(residual, rms, bad, x, y, flux, sigma, wing, inverse_gain, config.centroid_sweeps, half)
-    widths = fit_widths(residual, bad, x, y, flux, sigma, wing, half, 4)[:, 0]
-    limit = np.maximum(1.5, fwhm_of(sigma, wing)) + 0.5 * sources["a"][order]
+    errors = fit_positions(residual, rms, bad, x, y, flux, *widths, wing, inverse_gain, config.centroid_sweeps, half)
+    own = np.sqrt(np.prod(fit_widths(residual, bad, x, y, flux, *widths, wing, half, 4)[:, :2], axis=1))
+    limit = np.maximum(1.5, fwhm_of(max(widths), wing)) + 0.5 * sources["a"][order]
     failed = ~np.isfinite(errors[:, 0]) | (np.hypot(x - start_x, y - start_y) > limit) | (flux <= 0)
+    failed |= ~((x >= 0) & (x <= residual.shape[1] - 1) & (y >= 0) & (y <= residual.shape[0] - 1))
     x[failed], y[failed] = start_x[failed], start_y[failed]
     flux[failed] = sources["flux"][order][failed]
-    errors[failed], widths[failed] = np.nan, np.nan
+    errors[failed], own[failed] = np.nan, np.nan
     sources["x"][order], sources["y"][order], sources["flux"][order] = x, y, flux
     sources["fluxerr"][order], sources["x_err"][order], sources["y_err"][order] = errors.T
-    sources["fwhm"][order] = fwhm_of(1.0, wing) * widths
+    sources["fwhm"][order] = np.hypot(fwhm_of(1.0, wing) * own, _PIXEL_FWHM)
 
 
-def _half_box(sigma: float) -> int:
-    return max(3, int(np.ceil(3.0 * sigma)))
+def _half_box(widths) -> int:
+    return max(3, int(np.ceil(3.0 * max(widths))))
 
 
-def _frame_profile(sources, residual, rms, bad, inverse_gain, config: DetectionConfig) -> tuple[float, float]:
-    # Core width and wing of the frame's profile; `residual` is left as it was found.
+def _frame_profile(sources, residual, rms, bad, inverse_gain, config: DetectionConfig) -> tuple[tuple[float, float], float]:
+    # Core widths and wing of the frame's profile; `residual` is left as it was found.
     stars = np.flatnonzero(_clean(sources))[: config.width_stars]
     if stars.size < 5:
         stars = np.arange(min(sources.size, config.width_stars))
-    sigma = float(np.clip(0.8 * np.median(np.sqrt(sources["a"][stars] * sources["b"][stars])), 0.4, 8.0))
-    misfits = []
+    start = float(np.clip(0.8 * np.median(np.sqrt(sources["a"][stars] * sources["b"][stars])), 0.4, 8.0))
+    widths, misfits = (start, start), []
     for wing in _WINGS:
-        sigma, _ = _trial(sources[stars], residual, rms, bad, inverse_gain, sigma, wing)
-        sigma, misfit = _trial(sources[stars], residual, rms, bad, inverse_gain, sigma, wing)
+        widths, _ = _trial(sources[stars], residual, rms, bad, inverse_gain, widths, wing)
+        widths, misfit = _trial(sources[stars], residual, rms, bad, inverse_gain, widths, wing)
         misfits.append(misfit)
     best = int(np.clip(np.argmin(misfits), 1, len(_WINGS) - 2))
     low, middle, high = misfits[best - 1:best + 2]
@@ -138,18 +140,18 @@ def _frame_profile(sources, residual, rms, bad, inverse_gain, config: DetectionC
     shift = 0.5 * (low - high) / curvature if curvature > 0 else np.sign(low - high)
     wing = float(_WINGS[best] + np.clip(shift, -1.0, 1.0) * (_WINGS[1] - _WINGS[0]))
     for _ in range(2):
-        sigma, _ = _trial(sources[stars], residual, rms, bad, inverse_gain, sigma, wing)
-    return sigma, wing
+        widths, _ = _trial(sources[stars], residual, rms, bad, inverse_gain, widths, wing)
+    return widths, wing
 
 
-def _trial(stars, residual, rms, bad, inverse_gain, sigma: float, wing: float) -> tuple[float, float]:
-    # Better core width for this wing, and the misfit with the width given.
-    half = _half_box(sigma)
+def _trial(stars, residual, rms, bad, inverse_gain, widths, wing: float) -> tuple[tuple[float, float], float]:
+    # Better core widths for this wing, and the misfit with the widths given.
+    half = _half_box(widths)
     x, y, flux = (stars[name].astype(float) for name in ("x", "y", "flux"))
-    fit_positions(residual, rms, bad, x, y, flux, sigma, wing, inverse_gain, 2, half)
-    fitted = fit_widths(residual, bad, x, y, flux, sigma, wing, half, 4)
-    add_sources(residual, x, y, flux, sigma, wing, half)
-    widths = fitted[np.isfinite(fitted[:, 0]), 0]
+    fit_positions(residual, rms, bad, x, y, flux, *widths, wing, inverse_gain, 2, half)
+    fitted = fit_widths(residual, bad, x, y, flux, *widths, wing, half, 4)
+    add_sources(residual, x, y, flux, *widths, wing, half)
+    good = fitted[np.isfinite(fitted[:, 0]), :2]
     # Galaxies among the brightest only ever widen.
-    better = float(np.clip(np.percentile(widths, 40), 0.3, 8.0)) if widths.size else sigma
-    return better, float(np.median(fitted[:, 1]))
+    better = np.clip(np.percentile(good, 40, axis=0), 0.3, 8.0) if good.size else widths
+    return (float(better[0]), float(better[1])), float(np.median(fitted[:, 2]))
