@@ -18,10 +18,14 @@ from ztfluigi.model.images import Calibrated, Coadd
 from ztfluigi.model.maskbits import SOURCE, UNUSABLE, Mask
 from ztfluigi.model.psf import PsfModel
 
-#: Side of the archived PSF stamp of a difference image [pix].
-STAMP = 25
+#: Side of the PSF stamps that enter the subtraction [pix]: the wings of bright stars reach far.
+STAMP = 49
 #: Stars at least this bright measure the astrometric mismatch; fainter ones would add their own noise.
 ASTROMETRY_SNR = 50.0
+#: The relative error of the PSF is taken from the brightest static light within this many pixels: wings are known worse than cores.
+ERROR_REACH = 2
+#: Largest variance given to a pixel for such errors, in variances of the sky.
+MAX_VARIANCE = 1e5
 #: Astrometric mismatch below which the score does not trust the catalogues [pix].
 MIN_ASTROMETRIC_RMS = 0.01
 
@@ -97,7 +101,8 @@ def subtract(science: Calibrated, science_psf: PsfModel, science_zp: float, refe
     background, v_sci, v_ref, sigma, mask = raw, *(np.empty(shape, np.float32) for _ in range(3)), np.empty(shape, np.uint16)
     sci_data = np.empty(shape, np.float32)
     _prepare(science.data, science.sigma, science.mask, ref_data, ref_sigma, ref_bits, background_nodes, ratio_nodes, GRID,
-             reference.noise_correlation, config.psf_error, config.masked_error, usable, background, sci_data, v_sci, v_ref, sigma, mask)
+             reference.noise_correlation, config.masked_error, noise**2, usable, background, sci_data, v_sci, v_ref, sigma, mask)
+    _add_psf_error(ref_data, config.psf_error, noise, MAX_VARIANCE * noise**2, v_sci)
     tiles = TileGrid.covering(shape, config.tile_size)
     coordinates = source_grid(reference.wcs, science.wcs, shape, registration=registration)[:2]
     rms = _astrometric_rms(stars, shift_x, shift_y)
@@ -109,8 +114,9 @@ def subtract(science: Calibrated, science_psf: PsfModel, science_zp: float, refe
     residual_nodes = residual_background(data, sigma, usable, config.background_mesh, node_x, node_y)
     _finish(residual_nodes, GRID, response, tiles.rows, tiles.cols, usable, mask, int(Mask.NAN), background, data, score, scorr)
     psf = psf_grid[psf_grid.shape[0] // 2, psf_grid.shape[1] // 2]
-    metrics = _metrics(data, sigma, scorr, mask, usable, psf, science_zp)
-    metrics |= {"flux_ratio": float(ratio((shape[1] - 1) / 2, (shape[0] - 1) / 2)), "flux_ratio_scatter": ratio.scatter,
+    metrics = _metrics(data, sigma, score, scorr, mask, usable, psf)
+    limit = 5.0 * max(metrics["sky_score_width"], 1e-3) / float(np.median(response[:, :, 1]))
+    metrics |= {"diffmaglim": float(science_zp - 2.5 * np.log10(limit)), "flux_ratio": float(ratio((shape[1] - 1) / 2, (shape[0] - 1) / 2)), "flux_ratio_scatter": ratio.scatter,
                 "n_match": len(stars.x), "dx_rms": rms[0], "dy_rms": rms[1],
                 "dx_mean": float(np.mean(shift_x(node_x, node_y))), "dy_mean": float(np.mean(shift_y(node_x, node_y))),
                 "background_difference": float(np.median(background_nodes)), "science_level": level,
@@ -170,15 +176,17 @@ def _bilinear(nodes: np.ndarray, x, y) -> np.ndarray:
     return ((1 - fy) * ((1 - fx) * nodes[j, i] + fx * nodes[j, i + 1]) + fy * ((1 - fx) * nodes[j + 1, i] + fx * nodes[j + 1, i + 1]))
 
 
-def _metrics(data, sigma, scorr, mask, usable, psf, magzp: float) -> dict:
+def _metrics(data, sigma, score, scorr, mask, usable, psf) -> dict:
     """Numbers of the whole difference, from every third row and column."""
     good = usable[::3, ::3]
-    low, middle, high = np.percentile(scorr[::3, ::3][good], (15.865, 50.0, 84.135))
-    noise = 0.5 * float(np.subtract(*np.percentile(data[::3, ::3][good], (84.135, 15.865))))
-    expected = float(np.median(sigma[::3, ::3][good]))
-    point_source = max(noise, 1e-3 * expected) / float(np.sqrt(np.sum(psf**2)))
-    return {"diffmaglim": float(magzp - 2.5 * np.log10(5.0 * point_source)), "score_mean": float(middle), "score_width": 0.5 * float(high - low),
-            "noise": noise, "noise_expected": expected,
+
+    def spread(image):
+        low, middle, high = np.percentile(image[::3, ::3][good], (15.865, 50.0, 84.135))
+        return float(middle), 0.5 * float(high - low)
+
+    score_mean, score_width = spread(scorr)
+    return {"score_mean": score_mean, "score_width": score_width, "sky_score_width": spread(score)[1], "noise": spread(data)[1],
+            "noise_expected": float(np.median(sigma[::3, ::3][good])),
             "masked_percent": 100.0 * float(np.mean((mask & np.uint16(UNUSABLE)) != 0)), "fwhm_difference": fwhm_of_stamp(psf)}
 
 
@@ -208,7 +216,7 @@ def _scaled_difference(data, ref_data, ratio, step, out):
 
 
 @njit(cache=True, nogil=True)
-def _prepare(data, noise, bits, ref_data, ref_noise, ref_bits, background_nodes, ratio_nodes, step, correlation, psf_error, masked_error,
+def _prepare(data, noise, bits, ref_data, ref_noise, ref_bits, background_nodes, ratio_nodes, step, correlation, masked_error, var_sky,
              usable, background, sci_data, v_sci, v_ref, sigma, mask):
     """Background-free science, reference scaled in place, variances and mask; unusable pixels neutralised in both images."""
     ny, nx = data.shape
@@ -224,7 +232,6 @@ def _prepare(data, noise, bits, ref_data, ref_noise, ref_bits, background_nodes,
                 var_ref = np.float32(0.0)
             if usable[y, x]:
                 sigma[y, x] = np.sqrt(var_sci + var_ref)
-                var_sci += (psf_error * max(ref, 0.0)) ** 2
             else:
                 bad_sci = bits[y, x] & UNUSABLE != 0 or not np.isfinite(sci)
                 bad_ref = ref_bits[y, x] & UNUSABLE != 0 or not np.isfinite(ref)
@@ -237,16 +244,35 @@ def _prepare(data, noise, bits, ref_data, ref_noise, ref_bits, background_nodes,
                 if not np.isfinite(var_sci):
                     var_sci = np.float32(0.0)
                 sigma[y, x] = np.sqrt(var_sci + var_ref)
-                var_sci += (masked_error * common) ** 2
+                # Capped: float32 transforms would carry rounding of a larger value into the noise of the whole tile.
+                var_sci += min((masked_error * common) ** 2, MAX_VARIANCE * var_sky)
             sci_data[y, x], ref_data[y, x] = sci, ref
             v_sci[y, x], v_ref[y, x] = var_sci, var_ref
+
+
+@njit(cache=True, nogil=True)
+def _add_psf_error(reference, psf_error, noise, most, variance):
+    """Add (psf_error x highest reference value within ERROR_REACH)^2 [DN^2], at most `most`, where it matters."""
+    ny, nx = reference.shape
+    extra = np.zeros((ny, nx), np.float32)
+    for y in range(ny):
+        for x in range(nx):
+            error = psf_error * reference[y, x]
+            if error > 0.1 * noise:
+                value = np.float32(min(error * error, most))
+                for j in range(max(0, y - ERROR_REACH), min(ny, y + ERROR_REACH + 1)):
+                    for i in range(max(0, x - ERROR_REACH), min(nx, x + ERROR_REACH + 1)):
+                        extra[j, i] = max(extra[j, i], value)
+    for y in range(ny):
+        for x in range(nx):
+            variance[y, x] += extra[y, x]
 
 
 @njit(cache=True, nogil=True)
 def _finish(residual, step, response, rows, cols, usable, mask, nan_bit, background, data, score, scorr):
     """Take the residual background from difference and scores; no score on unusable pixels, no difference where there are no data.
 
-    `scorr` comes in as the factor from score to corrected score. `response` is the score of a level of 1 DN in each tile.
+    `scorr` comes in as the factor from score to corrected score. `response` holds the score of a level of 1 DN in each tile.
     """
     for j in range(len(rows) - 1):
         for i in range(len(cols) - 1):
@@ -255,7 +281,7 @@ def _finish(residual, step, response, rows, cols, usable, mask, nan_bit, backgro
                     level = _between(residual, step, y, x)
                     background[y, x] += level
                     data[y, x] -= level
-                    score[y, x] -= level * response[j, i]
+                    score[y, x] -= level * response[j, i, 0]
                     scorr[y, x] = scorr[y, x] * score[y, x] if usable[y, x] else 0.0
                     if mask[y, x] & nan_bit:
                         data[y, x] = 0.0

@@ -9,6 +9,8 @@ import numpy as np
 from numba import njit
 from scipy import fft
 
+#: Side of the PSF stamp of a difference image [pix].
+STAMP = 25
 #: Overlap of tiles: kernels reach at most this far [pix].
 MARGIN = 32
 #: Squared amplitude (relative to zero frequency) below which both PSFs are taken to pass nothing.
@@ -39,22 +41,22 @@ def proper_difference(science, reference, science_variance, reference_variance, 
     """Difference, matched-filter score and corrected score of two images on one grid and flux scale.
 
     science, reference : float32 (ny, nx) [DN], background-free, finite. science_variance, reference_variance : float32 (ny, nx) [DN^2];
-        noise is taken as independent between pixels. stamps : (j, i) -> (PSF of science, PSF of reference) of a tile, square, odd, sum 1.
+        noise is taken as independent between pixels. stamps : (j, i) -> (PSF of science, PSF of reference) of a tile, square, odd,
+        both for the light their fluxes count (their sums may exceed 1 by the wings beyond).
     astrometric_rms : scatter of the relative place in x and y [pix].
 
-    Returns (D, S, factor, response, P_D): D float32 [DN], its point sources have PSF P_D (tile rows, tile cols, k, k; sum 1) and true flux
+    Returns (D, S, factor, response, P_D): D float32 [DN], its point sources have PSF P_D (tile rows, tile cols, 25, 25; sum 1) and true flux
     (the paper's D over F_D); S float32 in units of its own sky noise; factor float32, S_corr = factor S: sky noise of S over its full
     noise, with source photons of both images and astrometric noise (the paper's equations 13-16, 25-31; the latter from S_R alone, so
-    that a transient does not pay it); response (tile rows, tile cols), what a level of 1 DN in D adds to S.
+    that a transient does not pay it); response (tile rows, tile cols, 2), what a level of 1 DN in D adds to S, and the peak of S of a
+    point source of 1 DN.
     """
     out = tuple(np.empty(science.shape, np.float32) for _ in range(3))
-    response = np.empty((len(tiles.rows) - 1, len(tiles.cols) - 1))
-    psf_grid = np.empty((*response.shape, 0, 0))
+    response = np.empty((len(tiles.rows) - 1, len(tiles.cols) - 1, 2))
+    psf_grid = np.empty((*response.shape[:2], STAMP, STAMP))
     for j in range(len(tiles.rows) - 1):
         for i in range(len(tiles.cols) - 1):
             science_psf, reference_psf = stamps(j, i)
-            if psf_grid.shape[2] == 0:
-                psf_grid = np.empty((*psf_grid.shape[:2], *science_psf.shape))
             inner = np.s_[tiles.rows[j]:tiles.rows[j + 1], tiles.cols[i]:tiles.cols[i + 1]]
             images, core = _cut(inner, science, reference, science_variance, reference_variance)
             psf_grid[j, i], response[j, i] = _subtract_tile(*images, science_psf, reference_psf, astrometric_rms, core,
@@ -79,13 +81,15 @@ def _cut(inner, *planes):
 
 
 def _subtract_tile(science, reference, science_variance, reference_variance, science_psf, reference_psf, astrometric_rms, core, out):
-    """Fill the three planes of `out` for one padded tile; returns P_D as a stamp, and the response of S to a level in D."""
+    """Fill the three planes of `out` for one padded tile; returns P_D as a stamp, and the response of S to a level in D and to a point source."""
     # The 30th percentile is the sky even where stars cover half of the tile.
     sky_sci, sky_ref = (float(np.percentile(v[core][::4, ::4], 30.0)) for v in (science_variance, reference_variance))
-    size, k = science.shape, science_psf.shape[0]
+    size = science.shape
     floor = PSF_FLOOR * (sky_sci + sky_ref)
     small = 2 * MARGIN, 2 * MARGIN
-    kernels = _kernels(*(fft.rfft2(_centred(p, small)) for p in (science_psf, reference_psf)), sky_sci, sky_ref, floor)
+    p_sci, p_ref = (fft.rfft2(_centred(p, small)) for p in (science_psf, reference_psf))
+    kernels = _kernels(p_sci, p_ref, sky_sci, sky_ref, floor)
+    peak = fft.irfft2(kernels[0] * p_sci, small)[0, 0]
     k_sci, k_ref, psf_diff = (fft.irfft2(kernel, small) for kernel in kernels)
     s_noise = np.sqrt(sky_sci * np.sum(k_sci**2) + sky_ref * np.sum(k_ref**2))
 
@@ -100,9 +104,8 @@ def _subtract_tile(science, reference, science_variance, reference_variance, sci
     variance = fft.irfft2(v_sci, size, overwrite_x=True)
     out[0][...] = difference[core]
     _score_and_factor(score, score_ref, variance, *astrometric_rms, s_noise, core[0].start, core[1].start, out[1], out[2])
-    half = k // 2
-    stamp = np.roll(psf_diff, (half, half), (0, 1))[:k, :k]
-    return stamp / stamp.sum(), 1.0 / ((sky_sci + sky_ref) * s_noise)
+    stamp = np.roll(psf_diff, (STAMP // 2, STAMP // 2), (0, 1))[:STAMP, :STAMP]
+    return stamp / stamp.sum(), (1.0 / ((sky_sci + sky_ref) * s_noise), peak / s_noise)
 
 
 def _centred(stamp: np.ndarray, size: tuple[int, int]) -> np.ndarray:

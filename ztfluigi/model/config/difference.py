@@ -16,8 +16,8 @@ class DifferenceConfig:
     background_mesh: int = knob(128, "cell of the differential background", unit="pix", low=16)
     match_radius_pix: float = knob(2.0, "largest distance of a star in both catalogues", unit="pix", low=0.1)
     match_snr: float = knob(20.0, "lowest S/N of matched stars", low=3.0)
-    psf_error: float = knob(0.01, "relative error of the PSF models, added to the noise of the score under static sources", low=0.0)
-    masked_error: float = knob(0.3, "relative error of the values that replace masked pixels", low=0.0)
+    psf_error: float = knob(0.015, "relative error of the PSF models, added to the noise of the score under static sources", low=0.0)
+    masked_error: float = knob(1.0, "relative error of the values that replace masked pixels", low=0.0)
 
 
 @dataclass(frozen=True)
