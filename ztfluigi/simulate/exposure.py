@@ -52,13 +52,14 @@ class QuadrantExposure:
 
 def expose(camera: Camera, ccdid: int, qid: int, sources: np.ndarray, field_centre: tuple[float, float], conditions: Conditions, seed: int, *,
            points: np.ndarray | None = None, streaks: np.ndarray | None = None, trails: np.ndarray | None = None,
-           cosmic_rays: bool = True) -> QuadrantExposure:
+           cosmic_rays: float = 1.0) -> QuadrantExposure:
     """Expose a quadrant to the sky.
 
     Parameters
     ----------
     sources : SOURCE rows of the sky around it. field_centre : commanded (ra, dec) [deg].
     points : POINT rows (transients with kind TRANSIENT; ids below 0 are movers). streaks : STREAK rows. trails : TRAIL rows.
+    cosmic_rays : factor on their number.
     """
     passband = camera.filter(conditions.filter)
     instrument = detectors.make_detector(camera, ccdid, qid, seed)
@@ -90,9 +91,9 @@ def expose(camera: Camera, ccdid: int, qid: int, sources: np.ndarray, field_cent
         add_line(layer, psf, trail["x1"], trail["y1"], trail["x2"], trail["y2"], float(trail["dn_per_pix"] * length), faint)
         trail_mask |= layer > np.sqrt(sky_dn / instrument.amplifier.gain)
         image += layer
-    cosmic = cosmic_charge(camera.shape, conditions.exptime, steps[1]) if cosmic_rays else None
+    cosmic = cosmic_charge(camera.shape, conditions.exptime, steps[1], cosmic_rays)
     readout = detectors.read_out(instrument, camera, image, conditions.exptime, steps[2], cosmic_electrons=cosmic)
-    cosmic_dn = np.zeros(camera.shape, np.float32) if cosmic is None else cosmic / np.float32(instrument.amplifier.gain)
+    cosmic_dn = cosmic / np.float32(instrument.amplifier.gain)
     return QuadrantExposure(readout.raw, readout.overscan, wcs, psf, light, sky_dn, objects, streaks, trails, readout.saturated, cosmic_dn,
                             trail_mask, instrument)
 
@@ -156,10 +157,10 @@ def _add_galaxies(image: np.ndarray, psf: TruePsf, camera: Camera, objects: np.n
     add_points(image, psf, objects["x"][repeat] + dx, objects["y"][repeat] + dy, (objects["dn"] / number)[repeat], floor / 4, (0.0, 9.0))
 
 
-def cosmic_charge(shape: tuple[int, int], exptime: float, rng) -> np.ndarray:
+def cosmic_charge(shape: tuple[int, int], exptime: float, rng, factor: float = 1.0) -> np.ndarray:
     """Charge of cosmic rays, float32 (ny, nx) [electron]: straight tracks, most of them short, with a long tail in length and charge."""
     charge = np.zeros(shape, np.float32)
-    n = rng.poisson(COSMIC_RAYS_PER_PIXEL * shape[0] * shape[1] * max(exptime, 1.0) / 30.0)
+    n = rng.poisson(factor * COSMIC_RAYS_PER_PIXEL * shape[0] * shape[1] * max(exptime, 1.0) / 30.0)
     length = np.minimum(rng.exponential(4.0, n), 80.0)
     electrons = (600.0 + 500.0 * length) * rng.lognormal(0.0, 0.7, n)
     kernels.add_tracks(charge, rng.uniform(-0.5, shape[1] - 0.5, n), rng.uniform(-0.5, shape[0] - 0.5, n), length, rng.uniform(0, np.pi, n),

@@ -149,6 +149,7 @@ def _sexagesimal(value: float, separator: str, digits: int) -> str:
 
 def _hms(degrees: float, separator: str, signed: bool = False) -> str:
     hours = degrees / 15.0 if signed else (degrees / 15.0) % 24.0
+    hours = 0.0 if hours > 24.0 - 5e-3 / 3600 else hours
     return ("-" if hours < 0 else "+") + _sexagesimal(hours, separator, 2)
 
 

@@ -120,13 +120,14 @@ def simulate_quadrant(camera: Camera, *, density: str = "high-lat", seed: int = 
                       pointing_error_arcsec: tuple[float, float] | None = None, clouds_mag: float = 0.0, airmass: float = 1.1, sky_factor: float = 1.0,
                       number: int = 0, obsjd: float = DEFAULT_OBSJD, ccdid: int | None = None, qid: int | None = None,
                       field: int | tuple[float, float] = DEFAULT_FIELD, boost: float | None = None, points: np.ndarray | None = None,
-                      streaks: np.ndarray | None = None, trails: int | np.ndarray = 0, cosmic_rays: bool = True) -> SimulatedQuadrant:
+                      streaks: np.ndarray | None = None, trails: int | np.ndarray = 0, cosmic_rays: float = 1.0) -> SimulatedQuadrant:
     """Simulate one quadrant of one exposure.
 
     `seed` is the sky and the instrument, `number` the exposure: the same seed with another number is another epoch of the same sky.
     seeing_arcsec : FWHM before the pixels. pointing_error_arcsec : (east, north); None draws it (15 arcsec per axis). field : a field of
     the camera's grid, or (ra, dec) [deg]. boost : factor on the numbers of objects, None for the camera's own. points : POINT rows
     (id 0 and up: transients; below: movers). streaks : STREAK rows. trails : a number of satellite trails to draw, or TRAIL rows.
+    cosmic_rays : factor on their number (about 75 in a full quadrant).
     A camera with another shape: `dataclasses.replace(camera, shape=(256, 256))`.
     """
     chosen = default_quadrant(camera)
