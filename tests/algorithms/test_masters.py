@@ -69,6 +69,13 @@ def test_noisy_pixels_are_found_and_single_hits_are_not():
     assert abs(master.image[20, 20]) < 2
 
 
+def test_hot_pixels_are_noisy():
+    pattern = np.zeros(SHAPE)
+    pattern[30, 30], pattern[31, 40] = 25.0, 6.0
+    mask = make_bias(reader(bias_frames(np.random.default_rng(12), pattern=pattern)), 20, SHAPE).mask
+    assert mask[30, 30] & Mask.NOISY and not mask[31, 40]
+
+
 def test_missing_bias_pixels_are_marked_and_filled():
     frames = bias_frames(np.random.default_rng(3), pattern=np.full(SHAPE, 50.0))
     frames[:, 5, 5] = np.nan

@@ -36,7 +36,7 @@ def make_bias(read_rows: RowReader, n: int, shape: tuple[int, int], *, config: M
     """Stack n overscan-corrected bias frames [DN] and find noisy pixels.
 
     NOISY: the deviation before trimming exceeds `noisy_bias` times its surroundings', unless a single stray sample (a radiation
-    hit) explains it. NAN: no finite sample; such pixels hold the surrounding level.
+    hit) explains it; also a hot pixel, `hot_bias_dn` above its surroundings, whose charge an exposure multiplies. NAN: no finite sample; such pixels hold the surrounding level.
 
     Metrics: `frames`, `level` [DN] median, `scatter` [DN] robust scatter over pixels, `read_noise_dn` median deviation of one frame
     after trimming, `noisy_fraction`, `trimmed_fraction` of all samples.
@@ -50,7 +50,8 @@ def make_bias(read_rows: RowReader, n: int, shape: tuple[int, int], *, config: M
     missing = _missing(stack, "bias")
     image = _filled(stack.mean, missing, config.mesh)
     mask = np.where(missing, np.uint16(Mask.NAN), np.uint16(0))
-    mask[_noisy(stack, n, missing, config.noisy_bias, config.mesh)] |= np.uint16(Mask.NOISY)
+    hot = image - expand_cells(cell_levels(image, missing, config.mesh), shape) > config.hot_bias_dn
+    mask[hot | _noisy(stack, n, missing, config.noisy_bias, config.mesh)] |= np.uint16(Mask.NOISY)
     return Master(stack, image, mask, {**_summary(image, stack, mask, n), "read_noise_dn": _median(stack.std_clipped)})
 
 

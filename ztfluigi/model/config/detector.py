@@ -31,6 +31,7 @@ class MasterConfig:
     minimum_frames: int = knob(20, "fewest frames of a master", low=2)
     noisy_bias: float = knob(1.8, "NOISY where a bias pixel's standard deviation exceeds its surroundings' by this factor", low=1.0)
     noisy_flat: float = knob(2.0, "NOISY where a flat pixel's standard deviation exceeds its surroundings' by this factor", low=1.0)
+    hot_bias_dn: float = knob(10.0, "NOISY where the bias exceeds its surroundings by this: a hot pixel", unit="DN", low=0.0)
     low_response: float = knob(0.8, "LOW_RESPONSE below this, relative to the surroundings", low=0.0, high=1.0)
     high_response: float = knob(1.2, "HIGH_RESPONSE above this, relative to the surroundings", low=1.0)
     dead: float = knob(0.1, "DEAD below this, relative to the surroundings", low=0.0, high=1.0)
@@ -60,8 +61,8 @@ class ArtifactConfig:
     """Masks of what is not sky: bleeding, radiation hits, tracks, ghosts and halos (paper 3.5)."""
 
     bleed_sigma: float = knob(10.0, "a bleed is followed along its column while it exceeds its neighbours by this", unit="sigma", low=1.0)
-    hit_sigma: float = knob(4.0, "significance by which a pixel is sharper than any star", unit="sigma", low=2.0)
-    hit_fwhm_margin: float = knob(0.85, "the sharpest star possible has this times the measured FWHM", low=0.3, high=1.0)
+    hit_sigma: float = knob(3.5, "significance by which a pixel is sharper than any star", unit="sigma", low=2.0)
+    hit_fwhm_margin: float = knob(0.88, "the sharpest star possible has this times the measured FWHM", low=0.3, high=1.0)
     track_sigma: float = knob(6.0, "significance of a candidate line on the binned image", unit="sigma", low=3.0)
     track_length: int = knob(150, "shortest track masked", unit="pix", low=20)
     max_tracks: int = knob(8, "tracks masked at most", low=0)
