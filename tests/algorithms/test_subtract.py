@@ -189,3 +189,11 @@ def test_bad_inputs_are_told(pair):
 
 def test_point_spread_function_of_the_helper_is_normalised():
     assert moffat(2.2, SHAPE).render(100, 100, 27).sum() == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_sigma_that_is_not_finite_spoils_only_its_pixel(pair):
+    reference = replace(pair.reference, sigma=pair.reference.sigma.copy())
+    reference.sigma[120:160, 130:170] = np.inf
+    out = replace(pair, reference=reference).subtract()
+    assert np.isfinite(out.scorr).all() and np.isfinite(out.sigma).all()
+    assert out.metrics["score_width"] == pytest.approx(1.0, abs=0.05)

@@ -138,12 +138,15 @@ def _clipped_cell_means(data, sigma, usable, centres):
     sums, counts = np.zeros((ny, nx)), np.zeros((ny, nx))
     for y in range(data.shape[0]):
         j = y * ny // data.shape[0]
-        for x in range(data.shape[1]):
-            i = x * nx // data.shape[1]
-            centre = centres[j, i] if np.isfinite(centres[j, i]) else 0.0
-            if usable[y, x] and abs(data[y, x] - centre) < 3.0 * sigma[y, x]:
-                sums[j, i] += data[y, x]
-                counts[j, i] += 1
+        for i in range(nx):
+            centre = np.float32(centres[j, i]) if np.isfinite(centres[j, i]) else np.float32(0.0)
+            total, count = 0.0, 0
+            for x in range((i * data.shape[1] + nx - 1) // nx, ((i + 1) * data.shape[1] + nx - 1) // nx):
+                good = usable[y, x] and abs(data[y, x] - centre) < np.float32(3.0) * sigma[y, x]
+                total += data[y, x] if good else 0.0
+                count += good
+            sums[j, i] += total
+            counts[j, i] += count
     return np.where(counts >= 30, sums / np.maximum(counts, 1), np.nan)
 
 

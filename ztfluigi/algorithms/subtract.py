@@ -18,6 +18,8 @@ from ztfluigi.model.images import Calibrated, Coadd
 from ztfluigi.model.maskbits import SOURCE, UNUSABLE, Mask
 from ztfluigi.model.psf import PsfModel
 
+#: One over the spacing of nodes, float32.
+STEP = np.float32(1.0 / GRID)
 #: Side of the PSF stamps that enter the subtraction [pix]: the wings of bright stars reach far.
 STAMP = 49
 #: Stars at least this bright measure the astrometric mismatch; fainter ones would add their own noise.
@@ -86,21 +88,21 @@ def subtract(science: Calibrated, science_psf: PsfModel, science_zp: float, refe
     ref_data, ref_bits = resample(reference.data, reference.wcs, science.wcs, shape, mask=reference.mask, **mapped)
     ref_sigma, _ = resample(reference.sigma, reference.wcs, science.wcs, shape, **{**mapped, "order": 1})
     node_y, node_x = np.mgrid[0:shape[0] + 2 * GRID:GRID, 0:shape[1] + 2 * GRID:GRID].astype(float)
-    ratio_nodes = ratio(node_x, node_y)
+    ratio_nodes = ratio(node_x, node_y).astype(np.float32)
 
-    usable = _usable(science.data, science.mask, science.sigma, ref_data, ref_bits)
+    usable = _usable(science.data, science.mask, science.sigma, ref_data, ref_bits, ref_sigma)
     if not usable.any():
         raise Unusable("science image and reference have no usable pixel in common")
     level = float(np.median(science.data[::4, ::4][usable[::4, ::4]]))
     noise = float(np.median(science.sigma[::4, ::4][usable[::4, ::4]]))
     blank = usable & (np.abs(ref_data) < 2.0 * noise / float(np.median(ratio_nodes)))
     raw = np.empty(shape, np.float32)
-    _scaled_difference(science.data, ref_data, ratio_nodes, GRID, raw)
-    background_nodes = differential_background(raw, blank, config.background_mesh, node_x, node_y)
+    _scaled_difference(science.data, ref_data, ratio_nodes, raw)
+    background_nodes = differential_background(raw, blank, config.background_mesh, node_x, node_y).astype(np.float32)
 
     background, v_sci, v_ref, sigma, mask = raw, *(np.empty(shape, np.float32) for _ in range(3)), np.empty(shape, np.uint16)
     sci_data = np.empty(shape, np.float32)
-    _prepare(science.data, science.sigma, science.mask, ref_data, ref_sigma, ref_bits, background_nodes, ratio_nodes, GRID,
+    _prepare(science.data, science.sigma, science.mask, ref_data, ref_sigma, ref_bits, background_nodes, ratio_nodes,
              reference.noise_correlation, config.masked_error, noise**2, usable, background, sci_data, v_sci, v_ref, sigma, mask)
     _add_psf_error(ref_data, config.psf_error, noise, MAX_VARIANCE * noise**2, v_sci)
     tiles = TileGrid.covering(shape, config.tile_size)
@@ -111,8 +113,8 @@ def subtract(science: Calibrated, science_psf: PsfModel, science_zp: float, refe
         tiles=tiles, astrometric_rms=rms)
     del sci_data, v_sci, v_ref
     # Static sources are gone from D, so what is left of the background shows there without their wings.
-    residual_nodes = residual_background(data, sigma, usable, config.background_mesh, node_x, node_y)
-    _finish(residual_nodes, GRID, response, tiles.rows, tiles.cols, usable, mask, int(Mask.NAN), background, data, score, scorr)
+    residual_nodes = residual_background(data, sigma, usable, config.background_mesh, node_x, node_y).astype(np.float32)
+    _finish(residual_nodes, response, tiles.rows, tiles.cols, usable, mask, int(Mask.NAN), background, data, score, scorr)
     psf = psf_grid[psf_grid.shape[0] // 2, psf_grid.shape[1] // 2]
     metrics = _metrics(data, sigma, score, scorr, mask, usable, psf)
     limit = 5.0 * max(metrics["sky_score_width"], 1e-3) / float(np.median(response[:, :, 1]))
@@ -191,63 +193,77 @@ def _metrics(data, sigma, score, scorr, mask, usable, psf) -> dict:
 
 
 @njit(cache=True, nogil=True)
-def _usable(data, mask, sigma, ref_data, ref_bits):
+def _usable(data, mask, sigma, ref_data, ref_bits, ref_sigma):
     """Pixels finite and unflagged in both images."""
     out = np.empty(data.shape, np.bool_)
     for y in range(data.shape[0]):
         for x in range(data.shape[1]):
             out[y, x] = ((mask[y, x] | ref_bits[y, x]) & UNUSABLE == 0 and np.isfinite(data[y, x]) and np.isfinite(ref_data[y, x])
-                         and np.isfinite(sigma[y, x]))
+                         and np.isfinite(sigma[y, x]) and np.isfinite(ref_sigma[y, x]))
     return out
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _between(nodes, step, y, x):
-    j, i = y // step, x // step
-    fy, fx = (y - j * step) / step, (x - i * step) / step
-    return ((1 - fy) * ((1 - fx) * nodes[j, i] + fx * nodes[j, i + 1]) + fy * ((1 - fx) * nodes[j + 1, i] + fx * nodes[j + 1, i + 1]))
+def _between(nodes, y, x):
+    """Bilinear value at a pixel (not negative) between float32 nodes every GRID pixels."""
+    j, i = y // GRID, x // GRID
+    fy, fx = np.float32(y % GRID) * STEP, np.float32(x % GRID) * STEP
+    one = np.float32(1.0)
+    return ((one - fy) * ((one - fx) * nodes[j, i] + fx * nodes[j, i + 1]) + fy * ((one - fx) * nodes[j + 1, i] + fx * nodes[j + 1, i + 1]))
 
 
 @njit(cache=True, nogil=True)
-def _scaled_difference(data, ref_data, ratio, step, out):
+def _scaled_difference(data, ref_data, ratio, out):
     for y in range(data.shape[0]):
         for x in range(data.shape[1]):
-            out[y, x] = data[y, x] - _between(ratio, step, y, x) * ref_data[y, x]
+            out[y, x] = data[y, x] - _between(ratio, y, x) * ref_data[y, x]
 
 
 @njit(cache=True, nogil=True)
-def _prepare(data, noise, bits, ref_data, ref_noise, ref_bits, background_nodes, ratio_nodes, step, correlation, masked_error, var_sky,
+def _prepare(data, noise, bits, ref_data, ref_noise, ref_bits, background_nodes, ratio_nodes, correlation, masked_error, var_sky,
              usable, background, sci_data, v_sci, v_ref, sigma, mask):
     """Background-free science, reference scaled in place, variances and mask; unusable pixels neutralised in both images."""
-    ny, nx = data.shape
-    for y in range(ny):
-        for x in range(nx):
-            ratio = _between(ratio_nodes, step, y, x)
-            background[y, x] = _between(background_nodes, step, y, x)
-            sci = data[y, x] - background[y, x]
-            ref = ref_data[y, x] * ratio
-            var_sci, var_ref = noise[y, x] ** 2, (ref_noise[y, x] * ratio * correlation) ** 2
-            mask[y, x] = bits[y, x] | (ref_bits[y, x] & UNUSABLE)
-            if not np.isfinite(var_ref):
-                var_ref = np.float32(0.0)
-            if usable[y, x]:
+    correlation, zero, most = np.float32(correlation), np.float32(0.0), np.float32(MAX_VARIANCE * var_sky)
+    masked_error = np.float32(masked_error)
+    for y in range(data.shape[0]):
+        for cell in range(0, data.shape[1], GRID):
+            # Both surfaces are linear along a row between two nodes.
+            last = min(data.shape[1], cell + GRID)
+            level, tilt = _line(background_nodes, y, cell)
+            ratio, slope = _line(ratio_nodes, y, cell)
+            for x in range(cell, last):
+                step = np.float32(x - cell)
+                background[y, x] = level + step * tilt
+                sci = data[y, x] - background[y, x]
+                ref = ref_data[y, x] * (ratio + step * slope)
+                ref_sigma = ref_noise[y, x] * ratio * correlation
+                var_sci, var_ref = noise[y, x] * noise[y, x], ref_sigma * ref_sigma
+                mask[y, x] = bits[y, x] | (ref_bits[y, x] & UNUSABLE)
+                if not usable[y, x]:
+                    sci_good = bits[y, x] & UNUSABLE == 0 and np.isfinite(sci)
+                    ref_good = ref_bits[y, x] & UNUSABLE == 0 and np.isfinite(ref)
+                    sci = sci if np.isfinite(sci) else (ref if np.isfinite(ref) else zero)
+                    ref = ref if np.isfinite(ref) else sci
+                    common = min(sci, ref) if sci_good == ref_good else (sci if sci_good else ref)
+                    sci, ref = common, common
+                    var_sci = var_sci if np.isfinite(var_sci) else zero
+                    var_ref = var_ref if np.isfinite(var_ref) else zero
                 sigma[y, x] = np.sqrt(var_sci + var_ref)
-            else:
-                bad_sci = bits[y, x] & UNUSABLE != 0 or not np.isfinite(sci)
-                bad_ref = ref_bits[y, x] & UNUSABLE != 0 or not np.isfinite(ref)
-                if not np.isfinite(sci):
-                    sci = ref if np.isfinite(ref) else 0.0
-                if not np.isfinite(ref):
-                    ref = sci
-                common = min(sci, ref) if bad_sci == bad_ref else (ref if bad_sci else sci)
-                sci, ref = common, common
-                if not np.isfinite(var_sci):
-                    var_sci = np.float32(0.0)
-                sigma[y, x] = np.sqrt(var_sci + var_ref)
-                # Capped: float32 transforms would carry rounding of a larger value into the noise of the whole tile.
-                var_sci += min((masked_error * common) ** 2, MAX_VARIANCE * var_sky)
-            sci_data[y, x], ref_data[y, x] = sci, ref
-            v_sci[y, x], v_ref[y, x] = var_sci, var_ref
+                if not usable[y, x]:
+                    # Capped: float32 transforms would carry the rounding of a larger value into the noise of the whole tile.
+                    var_sci += min((masked_error * sci) ** 2, most)
+                sci_data[y, x], ref_data[y, x] = sci, ref
+                v_sci[y, x], v_ref[y, x] = var_sci, var_ref
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _line(nodes, y, x):
+    """Value at pixel (x, y), x a node, and slope along the row to the next node."""
+    j, i = y // GRID, x // GRID
+    f = np.float32(y - j * GRID) * STEP
+    left = nodes[j, i] + f * (nodes[j + 1, i] - nodes[j, i])
+    right = nodes[j, i + 1] + f * (nodes[j + 1, i + 1] - nodes[j, i + 1])
+    return left, (right - left) * STEP
 
 
 @njit(cache=True, nogil=True)
@@ -269,7 +285,7 @@ def _add_psf_error(reference, psf_error, noise, most, variance):
 
 
 @njit(cache=True, nogil=True)
-def _finish(residual, step, response, rows, cols, usable, mask, nan_bit, background, data, score, scorr):
+def _finish(residual, response, rows, cols, usable, mask, nan_bit, background, data, score, scorr):
     """Take the residual background from difference and scores; no score on unusable pixels, no difference where there are no data.
 
     `scorr` comes in as the factor from score to corrected score. `response` holds the score of a level of 1 DN in each tile.
@@ -278,7 +294,7 @@ def _finish(residual, step, response, rows, cols, usable, mask, nan_bit, backgro
         for i in range(len(cols) - 1):
             for y in range(rows[j], rows[j + 1]):
                 for x in range(cols[i], cols[i + 1]):
-                    level = _between(residual, step, y, x)
+                    level = _between(residual, y, x)
                     background[y, x] += level
                     data[y, x] -= level
                     score[y, x] -= level * response[j, i, 0]

@@ -157,12 +157,12 @@ def _combine(p_sci, p_ref, n, r, sky_sci, sky_ref, floor):
 @njit(cache=True, nogil=True)
 def _score_and_factor(score, score_ref, variance, rms_x, rms_y, s_noise, y0, x0, out_score, out_factor):
     """S in its sky noise, and that noise over the square root of V(S_N) + V(S_R) + V_ast (ZOGY equation 25)."""
-    least = np.float32((0.1 * s_noise) ** 2)
+    least, s_noise = np.float32((0.1 * s_noise) ** 2), np.float32(s_noise)
+    half_x, half_y, inverse = np.float32((0.5 * rms_x) ** 2), np.float32((0.5 * rms_y) ** 2), np.float32(1.0) / s_noise
     for j in range(out_score.shape[0]):
         for i in range(out_score.shape[1]):
             y, x = y0 + j, x0 + i
-            slope_x = 0.5 * (score_ref[y, x + 1] - score_ref[y, x - 1])
-            slope_y = 0.5 * (score_ref[y + 1, x] - score_ref[y - 1, x])
-            total = max(variance[y, x], least) + (rms_x * slope_x) ** 2 + (rms_y * slope_y) ** 2
-            out_score[j, i] = score[y, x] / s_noise
+            slope_x, slope_y = score_ref[y, x + 1] - score_ref[y, x - 1], score_ref[y + 1, x] - score_ref[y - 1, x]
+            total = max(variance[y, x], least) + half_x * slope_x * slope_x + half_y * slope_y * slope_y
+            out_score[j, i] = score[y, x] * inverse
             out_factor[j, i] = s_noise / np.sqrt(total)
