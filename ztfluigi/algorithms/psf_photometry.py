@@ -164,7 +164,7 @@ class Fitter:
 
     def shreds(self, stars: Stars, chi: np.ndarray, sharp: np.ndarray) -> np.ndarray:
         """Added sources beside a brighter one that even with them is no star: pieces of a galaxy or of a bright star's wings."""
-        extended = (chi > 1.8) & (sharp > 0.0)
+        extended = (chi > 1.8) & (sharp > 0.2 * self.fwhm**2 / (8.0 * np.log(2.0)))
         first, pairs = kernels.find_neighbours(stars.x, stars.y, self.residual.shape, 4.0 * self.fwhm)
         owner = np.repeat(np.arange(len(stars.x)), np.diff(first))
         beside = stars.added[owner] & extended[pairs] & (stars.flux[pairs] > stars.flux[owner])
@@ -218,6 +218,7 @@ def fit_catalogue(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detecti
     fitter.draw(stars, -1.0)
     fitter.sweep(stars, config.first_sweeps)
     stars = fitter.merge(stars, 0.4 * fitter.fwhm)
+    stars.x0, stars.y0 = stars.x.copy(), stars.y.copy()
     fitter.remove_sky()
     found = fitter.search()
     fitter.draw(found, -1.0)

@@ -8,23 +8,23 @@ from scipy.ndimage import median_filter
 
 
 @njit(cache=True, nogil=True)
-def _box_sums(image, variance):
-    """Sums over 3 x 3 pixels, unusable ones (infinite variance) counted as zero; zero on the border."""
+def _smoothed(image, variance, side):
+    """Correlation with the outer square of (side, 1, side), unusable pixels (infinite variance) counted as zero; zero on the border."""
     ny, nx = image.shape
     across = np.zeros((3, nx), np.float32)
     out = np.zeros((ny, nx), np.float32)
-    zero, limit = np.float32(0.0), np.float32(1e30)
+    zero, limit, side32 = np.float32(0.0), np.float32(1e30), np.float32(side)
     clean = np.empty(nx, np.float32)
     for y in range(ny):
         row, var, line = image[y], variance[y], across[y % 3]
         for x in range(nx):
             clean[x] = row[x] if var[x] < limit else zero
         for x in range(1, nx - 1):
-            line[x] = clean[x - 1] + clean[x] + clean[x + 1]
+            line[x] = side32 * (clean[x - 1] + clean[x + 1]) + clean[x]
         if y >= 2:
-            target = out[y - 1]
+            target, above, middle = out[y - 1], across[(y - 2) % 3], across[(y - 1) % 3]
             for x in range(nx):
-                target[x] = across[0, x] + across[1, x] + across[2, x]
+                target[x] = side32 * (above[x] + line[x]) + middle[x]
     return out
 
 
@@ -58,7 +58,7 @@ def _filtered(image, variance, slope, floor, psf, y, x, half):
 def find_sources(residual, variance, slope, floor, data, sky_sigma, psf, light_error, threshold):
     """Point sources in a residual image: zero-based integer y, x and flux, float64 arrays.
 
-    Peaks of the 3 x 3 sums that could be significant are measured by a least-squares fit of the PSF on a local sky (blind to diffuse
+    Peaks of the image smoothed over 3 x 3 pixels that could be significant are measured by a least-squares fit of the PSF on a local sky (blind to diffuse
     light: galaxies, wings of bright stars) at the peak and the pixels round it. Kept are those whose flux exceeds the threshold times
     its uncertainty, which counts pixel noise and, as an error of what was subtracted, `light_error` times the light in the central
     3 x 3 pixels of `data` that is not the source's own. psf : (2h + 1, 2h + 1) unit-flux stamp.
@@ -66,10 +66,16 @@ def find_sources(residual, variance, slope, floor, data, sky_sigma, psf, light_e
     ny, nx = residual.shape
     half = psf.shape[0] // 2
     core = psf[half - 1:half + 2, half - 1:half + 2].sum()
-    # The sum of nine pixels goes with the matched filter by this correlation; two sigma are allowed for what it may differ.
-    correlation = core / (3.0 * np.sqrt((psf * psf).sum()))
-    least = 3.0 * sky_sigma * max(1.0, threshold * correlation - 2.0 * np.sqrt(max(1.0 - correlation * correlation, 0.0)))
-    sums = _box_sums(residual, variance)
+    side = (psf[half, half - 1] + psf[half, half + 1] + psf[half - 1, half] + psf[half + 1, half]) / (4.0 * psf[half, half])
+    seen = 0.0
+    for i in range(-1, 2):
+        for j in range(-1, 2):
+            seen += psf[half + i, half + j] * side ** (abs(i) + abs(j))
+    # The smoothed pixel goes with the full filter by this correlation; two sigma are allowed for what it may differ.
+    noise = 1.0 + 2.0 * side * side
+    correlation = seen / (noise * np.sqrt((psf * psf).sum()))
+    least = noise * sky_sigma * max(1.0, threshold * correlation - 2.0 * np.sqrt(max(1.0 - correlation * correlation, 0.0)) - 0.5)
+    sums = _smoothed(residual, variance, side)
     ys, xs, fs = [], [], []
     for y in range(half + 1, ny - half - 1):
         for x in range(half + 1, nx - half - 1):
@@ -77,7 +83,7 @@ def find_sources(residual, variance, slope, floor, data, sky_sigma, psf, light_e
                 continue
             flux, information = _filtered(residual, variance, slope, floor, psf, y, x, half)
             best, by, bx = flux * np.sqrt(information), y, x
-            if best < 0.6 * threshold:
+            if best < 0.5 * threshold:
                 continue
             for i in range(-1, 2):
                 for j in range(-1, 2):
