@@ -14,6 +14,8 @@ from ztfluigi.model.maskbits import UNUSABLE
 
 #: Quadrants at least this long [pix] take the coarser mesh.
 LARGE = 2048
+#: Every how-many-th row and column the medians of the smooth images look at.
+STRIDE = 5
 
 
 def estimate(data: np.ndarray, mask: np.ndarray, *, config: BackgroundConfig = BackgroundConfig()) -> Background:
@@ -37,13 +39,13 @@ def estimate(data: np.ndarray, mask: np.ndarray, *, config: BackgroundConfig = B
     level, rms = sky.back(dtype=np.float32), sky.rms(dtype=np.float32)
     # a spline through cells of which some are empty may fall to zero, which no noise is
     np.maximum(rms, np.float32(0.05 * sky.globalrms), out=rms)
-    return Background(level, rms, float(np.median(level)), float(np.median(rms)))
+    return Background(level, rms, float(np.median(level[::STRIDE, ::STRIDE])), float(np.median(rms[::STRIDE, ::STRIDE])))
 
 
 def cell_levels(data: np.ndarray, bad: np.ndarray, mesh: int) -> np.ndarray:
     """Clipped medians of the good pixels of cells of about `mesh` pixels: float32 (rows, columns) [unit of data].
 
-    bad : bool (ny, nx). Every other pixel is looked at. A cell without good pixels takes the nearest that has some; NaN when none has any.
+    bad : bool (ny, nx). One pixel in eight is looked at. A cell without good pixels takes the nearest that has some; NaN when none has any.
     """
     ny, nx = data.shape
     cells = np.empty((max(1, round(ny / mesh)), max(1, round(nx / mesh))), np.float32)
@@ -58,12 +60,12 @@ def cell_levels(data: np.ndarray, bad: np.ndarray, mesh: int) -> np.ndarray:
 def _cell_levels(data, bad, cells):
     ny, nx = data.shape
     rows, columns = cells.shape
-    values = np.empty((ny // rows + 2) * (nx // columns + 2), np.float32)
+    values = np.empty((ny // rows + 2) * (nx // columns // 8 + 2), np.float32)
     for r in range(rows):
         for c in range(columns):
             n = 0
             for y in range(r * ny // rows, (r + 1) * ny // rows):
-                for x in range(c * nx // columns + (y & 1), (c + 1) * nx // columns, 2):
+                for x in range(c * nx // columns + (3 * y & 7), (c + 1) * nx // columns, 8):
                     if not bad[y, x] and np.isfinite(data[y, x]):
                         values[n] = data[y, x]
                         n += 1
@@ -88,24 +90,31 @@ def _clipped_median(values):
 def expand_cells(cells: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Bilinear interpolation of cell values to every pixel, constant beyond the outermost cell centres: float32 `shape`."""
     out = np.empty(shape, np.float32)
-    _expand_cells(cells, *_cell_weights(cells.shape[0], shape[0]), *_cell_weights(cells.shape[1], shape[1]), out)
+    _expand_cells(cells, *cell_weights(cells.shape[0], shape[0]), *cell_weights(cells.shape[1], shape[1]), out)
     return out
 
 
-def _cell_weights(cells: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def cell_weights(cells: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each of `size` pixels the cell before it and how far it is on the way to the next: int64, float32 (size,)."""
     place = np.clip((np.arange(size) + 0.5) * cells / size - 0.5, 0, cells - 1)
     index = np.minimum(place.astype(np.int64), max(cells - 2, 0))
     return index, (place - index).astype(np.float32)
 
 
 @njit(cache=True, nogil=True)
-def _expand_cells(cells, row, row_part, column, column_part, out):
+def cell_line(cells, row, part, column, column_part, out):
+    """One row of `expand_cells` into `out` (nx,)."""
     rows, columns = cells.shape
-    line = np.empty(columns, np.float32)
+    line = np.empty(columns + 1, np.float32)
+    for c in range(columns):
+        line[c] = cells[row, c] + part * (cells[min(row + 1, rows - 1), c] - cells[row, c])
+    line[columns] = line[columns - 1]
+    for x in range(len(out)):
+        c = column[x]
+        out[x] = line[c] + column_part[x] * (line[c + 1] - line[c])
+
+
+@njit(cache=True, nogil=True)
+def _expand_cells(cells, row, row_part, column, column_part, out):
     for y in range(out.shape[0]):
-        r, f = row[y], row_part[y]
-        for c in range(columns):
-            line[c] = cells[r, c] + f * (cells[min(r + 1, rows - 1), c] - cells[r, c])
-        for x in range(out.shape[1]):
-            c = column[x]
-            out[y, x] = line[c] + column_part[x] * (line[min(c + 1, columns - 1)] - line[c])
+        cell_line(cells, row[y], row_part[y], column, column_part, out[y])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from ztfluigi.algorithms.background import cell_levels, expand_cells
+from ztfluigi.algorithms.background import cell_levels, cell_line, cell_weights, expand_cells
 from ztfluigi.model.config.detector import DetectorConfig
 from ztfluigi.model.errors import BadInput, Unusable
 from ztfluigi.model.images import Calibrated
@@ -67,15 +67,15 @@ def calibrate(image: np.ndarray, *, bias: np.ndarray, flat: np.ndarray, mask: np
         raise Unusable(f"{100 * bad.mean():.1f}% of the pixels are unusable, {100 * saturated:.1f}% saturated",
                        infobits=SATURATED_INFOBIT if saturated > 0.5 else 0, bad_fraction=float(bad.mean()), saturated_fraction=saturated)
     cells = cell_levels(data, bad, config.sky_mesh)
-    sky = expand_cells(cells, image.shape)
-    _interpolate(data, bits, bad, sky)
+    _interpolate(data, bits, bad, cells)
     sigma = np.empty(image.shape, np.float32)
-    _uncertainty(data, sky, response, np.float32(1.0 / gain), np.float32((read_noise / gain) ** 2), sigma)
+    _uncertainty(data, cells, *cell_weights(cells.shape[0], image.shape[0]), *cell_weights(cells.shape[1], image.shape[1]), response,
+                 np.float32(1.0 / gain), np.float32((read_noise / gain) ** 2), sigma)
 
     sampled = np.s_[::STRIDE, ::STRIDE]
     usable = ~bad[sampled]
     # the spread of the lower half: sources only add light
-    residual = (data[sampled] - sky[sampled])[usable]
+    residual = (data[sampled] - expand_cells(cells, usable.shape))[usable]
     usual = float(np.median(response[sampled][usable]))
     metrics = {
         "median_dn": float(np.median(data[sampled][usable])), "sigma_dn": float(np.median(sigma[sampled][usable])),
@@ -102,14 +102,14 @@ def _correct(image, bias, response, mask, a, b, threshold, data, bits):
 
 
 @njit(cache=True, nogil=True)
-def _interpolate(data, bits, bad, sky):
+def _interpolate(data, bits, bad, cells):
     """Give NAN and DEAD pixels the mean of the usable pixels in the smallest box, of up to 7 pixels, that has three; else the sky."""
     ny, nx = data.shape
     for y in range(ny):
         for x in range(nx):
             if not bits[y, x] & (NAN | DEAD):
                 continue
-            value = sky[y, x]
+            value = cells[y * cells.shape[0] // ny, x * cells.shape[1] // nx]
             for reach in range(1, 4):
                 total, count = np.float32(0.0), 0
                 for v in range(max(y - reach, 0), min(y + reach + 1, ny)):
@@ -124,22 +124,24 @@ def _interpolate(data, bits, bad, sky):
 
 
 @njit(cache=True, nogil=True)
-def _uncertainty(data, sky, response, per_gain, read_variance, sigma):
-    """Noise model of `calibrate`; 3 x 3 sums by sliding column sums."""
+def _uncertainty(data, cells, row, row_part, column, column_part, response, per_gain, read_variance, sigma):
+    """Noise model of `calibrate`; the sky between cell centres and the 3 x 3 sums are made row by row."""
     ny, nx = data.shape
-    columns = np.empty(nx + 2, np.float32)
+    columns, sky = np.empty(nx + 2, np.float32), np.empty(nx, np.float32)
+    zero, one = np.float32(0.0), np.float32(1.0)
     for y in range(ny):
+        cell_line(cells, row[y], row_part[y], column, column_part, sky)
         up, down = max(y - 1, 0), min(y + 1, ny - 1)
         for x in range(nx):
             columns[x + 1] = data[up, x] + data[y, x] + data[down, x]
         columns[0], columns[nx + 1] = columns[1], columns[nx]
         for x in range(nx):
-            level = max(sky[y, x], np.float32(0.0))
-            relative = response[y, x] if response[y, x] > 0 else np.float32(1.0)
+            level = max(sky[x], zero)
+            relative = response[y, x] if response[y, x] > zero else one
             # counts fell on the detector before the flat was divided out
             variance = level * relative * per_gain + read_variance
             noise = np.sqrt(variance) / relative
             excess = data[y, x] - level
             mean = (columns[x] + columns[x + 1] + columns[x + 2]) / np.float32(9.0) - level
-            signal = excess if excess > np.float32(5.0) * noise else (mean if mean > noise else np.float32(0.0))
+            signal = excess if excess > np.float32(5.0) * noise else (mean if mean > noise else zero)
             sigma[y, x] = np.sqrt(variance + signal * relative * per_gain) / relative

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numba import njit
 
 from ztfluigi.algorithms.background import cell_levels, expand_cells
-from ztfluigi.algorithms.detector import linearise
 from ztfluigi.algorithms.overscan import MAD_SIGMA
 from ztfluigi.algorithms.stack import RowReader, Stack, clipped_stack
 from ztfluigi.model.config.detector import MasterConfig, StackConfig
@@ -85,15 +85,17 @@ def make_flat(read_rows: RowReader, n: int, shape: tuple[int, int], *, bias: np.
     if not good.any():
         raise Unusable("flat: every pixel is masked before the stack", pixels=mask.size)
 
-    def corrected(i: int, y0: int, y1: int) -> np.ndarray:
-        return linearise(read_rows(i, y0, y1), *nonlinearity) - bias[y0:y1]
+    a, b = (np.float32(value) for value in nonlinearity)
 
-    levels = np.array([clipped_mean(corrected(i, 0, shape[0]), good, config.clip_sigma) for i in range(n)])
+    def corrected(i: int, y0: int, y1: int, scale: float) -> np.ndarray:
+        return _corrected(np.ascontiguousarray(read_rows(i, y0, y1), np.float32), bias[y0:y1], a, b, np.float32(scale))
+
+    levels = np.array([clipped_mean(corrected(i, 0, shape[0], 1.0), good, config.clip_sigma) for i in range(n)])
     lit = np.flatnonzero(levels > 0)
     _require_frames(len(lit), config.minimum_frames, "lit flat")
 
     def normalised(i: int, y0: int, y1: int) -> np.ndarray:
-        return corrected(lit[i], y0, y1) / np.float32(levels[lit[i]])
+        return corrected(lit[i], y0, y1, 1.0 / levels[lit[i]])
 
     stack = clipped_stack(normalised, len(lit), shape, config=stack_config)
     missing = _missing(stack, "flat")
@@ -144,13 +146,40 @@ def compare(image: np.ndarray, previous: np.ndarray) -> dict[str, float]:
 
 def clipped_mean(image: np.ndarray, good: np.ndarray, clip: float) -> float:
     """Mean of the good finite pixels within `clip` robust sigmas of their median; NaN without any. Sums in double precision."""
-    values = image[good]
-    values = values[np.isfinite(values)]
-    if not len(values):
+    sample = image[::STRIDE][good[::STRIDE]][::STRIDE]
+    sample = sample[np.isfinite(sample)]
+    if not len(sample):
+        sample = image[good & np.isfinite(image)]
+    if not len(sample):
         return float("nan")
-    centre = np.median(values[::STRIDE])
-    reach = clip * MAD_SIGMA * np.median(np.abs(values[::STRIDE] - centre))
-    return float(values[np.abs(values - centre) <= reach].mean(dtype=np.float64))
+    centre = np.median(sample)
+    reach = clip * MAD_SIGMA * np.median(np.abs(sample - centre))
+    return _mean_between(image, good, np.float32(centre - reach), np.float32(centre + reach))
+
+
+@njit(cache=True, nogil=True)
+def _mean_between(image, good, low, high):
+    total, count = 0.0, 0
+    for y in range(image.shape[0]):
+        row = np.float32(0.0)
+        for x in range(image.shape[1]):
+            if good[y, x] and low <= image[y, x] <= high:
+                row += image[y, x] - low
+                count += 1
+        total += row
+    return low + total / count if count else np.nan
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _corrected(rows, bias, a, b, scale):
+    """(linear DN minus bias) times `scale`; as `detector.linearise`."""
+    out = np.empty(rows.shape, np.float32)
+    one = np.float32(1.0)
+    for y in range(rows.shape[0]):
+        for x in range(rows.shape[1]):
+            value = rows[y, x]
+            out[y, x] = (value / ((a * value + b) * value + one) - bias[y, x]) * scale
+    return out
 
 
 def _require_frames(n: int, needed: int, kind: str) -> None:

@@ -99,7 +99,9 @@ def _sorting_network(n: int) -> np.ndarray:
 def _stack_band(band, comparators, ranks, clip, mean, std_clipped, std_raw, uncertainty, depth):
     n, size = band.shape
     block = np.empty((n, CHUNK), np.float32)
-    finite = np.empty(CHUNK, np.int64)
+    finite = np.empty(CHUNK, np.int32)
+    median, limit = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
+    work = np.empty((5, CHUNK), np.float32)
     for start in range(0, size, CHUNK):
         width = min(CHUNK, size - start)
         finite[:] = 0
@@ -115,8 +117,58 @@ def _stack_band(band, comparators, ranks, clip, mean, std_clipped, std_raw, unce
             for k in range(width):
                 a, b = low[k], high[k]
                 low[k], high[k] = (a if a < b else b), (b if a < b else a)
+        if n > 1:
+            _limits(block, width, ranks[n], clip, median, limit)
+            _trim(block, width, median, limit, work)
+            _finish(work, n, median, start, width, mean, std_clipped, std_raw, uncertainty, depth)
         for k in range(width):
-            _one_pixel(block, k, finite[k], ranks, clip, start + k, mean, std_clipped, std_raw, uncertainty, depth)
+            # few pixels lack samples, or spread
+            if n == 1 or finite[k] < n or work[0, k] < 1:
+                _one_pixel(block, k, finite[k], ranks, clip, start + k, mean, std_clipped, std_raw, uncertainty, depth)
+
+
+@njit(cache=True, nogil=True)
+def _limits(block, width, rank, clip, median, limit):
+    """Median and trimming distance of each pixel, all samples being there."""
+    i, j, m = int(rank[0]), int(rank[4]), int(rank[2])
+    f, g, h = np.float32(rank[1]), np.float32(rank[5]), np.float32(rank[3])
+    half = np.float32(0.5) * clip
+    for k in range(width):
+        low = block[i, k] + f * (block[i + 1, k] - block[i, k])
+        high = block[j, k] + g * (block[j + 1, k] - block[j, k])
+        median[k] = block[m, k] + h * (block[m + 1, k] - block[m, k])
+        limit[k] = half * (high - low)
+
+
+@njit(cache=True, nogil=True)
+def _trim(block, width, median, limit, work):
+    """Number, sum and squares of the kept deviations from the median, sum and squares of all: the rows of `work`."""
+    work[:] = 0
+    zero, one = np.float32(0.0), np.float32(1.0)
+    for i in range(block.shape[0]):
+        for k in range(width):
+            deviation = block[i, k] - median[k]
+            keep = one if abs(deviation) <= limit[k] else zero
+            work[0, k] += keep
+            work[1, k] += keep * deviation
+            work[2, k] += keep * deviation * deviation
+            work[3, k] += deviation
+            work[4, k] += deviation * deviation
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _finish(work, n, median, start, width, mean, std_clipped, std_raw, uncertainty, depth):
+    zero, one = np.float32(0.0), np.float32(1.0)
+    per_n, per_less = np.float32(1.0 / n), np.float32(1.0 / (n - 1))
+    for k in range(width):
+        kept, at = work[0, k], start + k
+        offset = work[1, k] / kept
+        mean[at] = median[k] + offset
+        std_raw[at] = np.sqrt(max(work[4, k] - work[3, k] * work[3, k] * per_n, zero) * per_less)
+        deviation = np.sqrt(max(work[2, k] - offset * work[1, k], zero) / (kept - one))
+        std_clipped[at] = deviation
+        uncertainty[at] = deviation / np.sqrt(kept)
+        depth[at] = np.int16(kept)
 
 
 @njit(cache=True, nogil=True, inline="always")
