@@ -17,8 +17,9 @@ COSMIC_RAYS_PER_PIXEL = 8e-6
 """In a 30 s exposure; about 75 in a full quadrant."""
 GHOST_LIGHT = 0.004
 GHOST_RADII_PIX = (22.0, 48.0)
-MARGIN_PIX = 100.0
-"""Objects this far outside the quadrant still shed light into it."""
+MARGIN_PIX = (100.0, 25.0)
+"""Objects this far outside the quadrant still shed light into it: those above FAINT_DN, and the fainter ones."""
+FAINT_DN = 2000.0
 
 POINT = np.dtype([("id", "i8"), ("ra", "f8"), ("dec", "f8"), ("mag", "f8")])
 """An added point source: ICRS position at the time of the exposure, PS1 magnitude in the band (colour of the term 0)."""
@@ -102,14 +103,20 @@ def observe(shape, sources: np.ndarray, wcs: TpvWcs, light: Throughput, passband
     """(OBSERVED rows of the sources that reach the quadrant, the SOURCE rows of the galaxies among them in the same order)."""
     ra, dec = sky.positions(sources, conditions.year)
     x, y = wcs.pixel(ra, dec)
-    near = (x > -MARGIN_PIX) & (x < shape[1] + MARGIN_PIX) & (y > -MARGIN_PIX) & (y < shape[0] + MARGIN_PIX)
+    mag = sources[passband.code[1]] + sky.brightening(sources, conditions.mjd_mid)
+    dn = light.dn(mag, optics.colour(passband, sources))
+    near = _near(shape, x, y, dn)
     rows = sources[near]
     objects = np.zeros(len(rows), OBSERVED)
-    objects["id"], objects["x"], objects["y"], objects["ra"], objects["dec"] = rows["id"], x[near], y[near], ra[near], dec[near]
+    for name, values in (("id", sources["id"]), ("x", x), ("y", y), ("ra", ra), ("dec", dec), ("mag", mag), ("dn", dn)):
+        objects[name] = values[near]
     objects["kind"] = np.where(rows["galaxy"], GALAXY, STAR)
-    objects["mag"] = rows[passband.code[1]] + sky.brightening(rows, conditions.mjd_mid)
-    objects["dn"] = light.dn(objects["mag"], optics.colour(passband, rows))
     return objects, rows[rows["galaxy"]]
+
+
+def _near(shape, x, y, dn) -> np.ndarray:
+    margin = np.where(dn > FAINT_DN, *MARGIN_PIX)
+    return (x > -margin) & (x < shape[1] + margin) & (y > -margin) & (y < shape[0] + margin)
 
 
 def _with_points(objects: np.ndarray, points, wcs: TpvWcs, light: Throughput, shape) -> np.ndarray:
@@ -120,8 +127,7 @@ def _with_points(objects: np.ndarray, points, wcs: TpvWcs, light: Throughput, sh
     added["kind"] = np.where(points["id"] < 0, MOVER, TRANSIENT)
     added["x"], added["y"] = wcs.pixel(points["ra"], points["dec"])
     added["dn"] = light.dn(points["mag"], 0.0)
-    near = (np.abs(added["x"] - shape[1] / 2) < shape[1] / 2 + MARGIN_PIX) & (np.abs(added["y"] - shape[0] / 2) < shape[0] / 2 + MARGIN_PIX)
-    return np.concatenate([objects, added[near]])
+    return np.concatenate([objects, added[_near(shape, added["x"], added["y"], added["dn"])]])
 
 
 def sky_level(camera: Camera, passband, conditions: Conditions, rng) -> tuple[np.ndarray, float]:
@@ -149,7 +155,7 @@ def _add_galaxies(image: np.ndarray, psf: TruePsf, camera: Camera, objects: np.n
     if not len(objects):
         return
     radius = shapes["radius_arcsec"] / camera.pixel_scale_arcsec
-    number = np.clip(np.maximum(objects["dn"] / 20.0, 4.0 * radius**2), 6, 1200).astype(np.int64)
+    number = np.clip(np.maximum(objects["dn"] / 30.0, 3.0 * radius**2), 4, 1200).astype(np.int64)
     dx, dy = np.empty(number.sum()), np.empty(number.sum())
     kernels.galaxy_points(radius, shapes["axis_ratio"].astype(float), shapes["angle"].astype(float),
                           shapes["bulge"].astype(float), number, dx, dy)

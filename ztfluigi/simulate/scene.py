@@ -25,7 +25,7 @@ class SimulatedQuadrant:
     """One raw quadrant and all that is true of it. Arrays are [y, x], positions zero-based pixels, light in DN at mean response.
 
     raw uint16 (ny, nx), overscan uint16 (ny, columns). objects : OBSERVED rows (kind STAR, GALAXY, TRANSIENT, MOVER), also those up to
-    100 pixels outside; `mag` is the PS1 magnitude in the band. streaks : STREAK rows; trails : TRAIL rows.
+    100 pixels (faint ones 25) outside; `mag` is the PS1 magnitude in the band. streaks : STREAK rows; trails : TRAIL rows.
     true_wcs : where the pixels look; nominal_wcs : what the header claims (commanded pointing, no distortion).
     zero_point, colour_term : m_PS1 = m_inst + zero_point + colour_term * colour for all the light of a star; `aperture_fraction` of it
     lies within 12 pixels. psf : TruePsf (render, fwhm, effective_fwhm). response, bias : true flat (median 1) and bias structure [DN].

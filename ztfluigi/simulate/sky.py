@@ -111,7 +111,7 @@ def _fill_stars(table: np.ndarray, rng) -> None:
     table["pmra"], table["pmdec"] = rng.normal(0, 1, n) * speed, rng.normal(0, 1, n) * speed
     table["parallax"] = np.hypot(table["pmra"], table["pmdec"]) / 10.0
     table["axis_ratio"] = 1.0
-    kind = np.where((rng.random(n) < 0.012) & (r > 13.5) & (r < 20.0), rng.integers(1, len(VARIABLES), n), 0)
+    kind = np.where((rng.random(n) < 0.025) & (r > 13.5) & (r < 20.0), rng.integers(1, len(VARIABLES), n), 0)
     table["variable"] = kind
     table["amplitude"] = np.where(kind > 0, rng.uniform(0.15, 0.9, n), 0.0)
     table["period"] = 10 ** rng.uniform(-0.5, 0.7, n)
