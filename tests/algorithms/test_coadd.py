@@ -33,7 +33,8 @@ def make_epoch(i):
     data = np.full(SHAPE, SKY)
     for x, y, flux in STARS:
         ix, iy = round(x + dx), round(y + dy)
-        data[iy - 12:iy + 13, ix - 12:ix + 13] += flux * 10 ** (0.4 * (zero_point - 26.275)) * psf.render(x, y, 25, x + dx - ix, y + dy - iy)
+        stamp = psf.render(x, y, 25, x + dx - ix, y + dy - iy)
+        data[iy - 12:iy + 13, ix - 12:ix + 13] += flux * 10 ** (0.4 * (zero_point - 26.275)) * stamp
     sigma = np.sqrt(data / GAIN + (READ_NOISE / GAIN) ** 2)
     noisy = (data + sigma * rng.normal(size=SHAPE)).astype(np.float32)
     epoch = Calibrated(noisy, sigma.astype(np.float32), np.zeros(SHAPE, np.uint16), GAIN, READ_NOISE, 5e4, epoch_wcs(dx, dy))

@@ -131,7 +131,8 @@ def coadd(read_epoch: Callable[[int], Calibrated], magzp: Sequence[float], *, wc
     trimmed = 0
     for y0 in range(0, shape[0], config.band_rows):
         band = slice(y0, min(shape[0], y0 + config.band_rows))
-        trimmed += _trimmed_mean(np.ascontiguousarray(scratch[:, band]), config.clip_sigma, floor, config.min_clip_depth, data[band], depth[band])
+        stack = np.ascontiguousarray(scratch[:, band])
+        trimmed += _trimmed_mean(stack, config.clip_sigma, floor, config.min_clip_depth, data[band], depth[band])
     sigma = np.empty(shape, np.float32)
     _pixel_sigma(data, depth, sky_variance, GRID, per_dn, shrinkage, sigma)
     mask = union & np.uint16(KEPT)
@@ -178,7 +179,8 @@ def _metrics(data, sigma, depth, mask, n: int, trimmed: int) -> dict:
             "clipped_mean": float(inside.mean()), "clipped_stddev": float(inside.std()), "clipped_outliers": int(values.size - inside.size),
             "global_median": float(middle), "robust_spread": spread, "minimum": float(values.min()), "maximum": float(values.max()),
             "cov5percent": float(100.0 * np.mean(depth >= 5)), "median_depth": float(np.median(depth[covered])),
-            "median_sigma": float(np.median(sigma[covered])), "trimmed_fraction": trimmed / max(1, int(depth.sum(dtype=np.int64)) + trimmed)}
+            "median_sigma": float(np.median(sigma[covered])),
+            "trimmed_fraction": trimmed / max(1, int(depth.sum(dtype=np.int64)) + trimmed)}
 
 
 @njit(cache=True, nogil=True)

@@ -32,8 +32,9 @@ def extract(difference: Difference, *, wcs: TpvWcs, psfcat_ref: np.ndarray, refe
     psfs = difference.psf_grid.reshape(-1, *difference.psf_grid.shape[2:])
     j, i = difference.tiles.index(x, y)
     unusable = (difference.mask & np.uint16(UNUSABLE)) != 0
-    flux, error, chi2, fx, fy = features.fit_psf(difference.data, difference.sigma, unusable, psfs, j * difference.psf_grid.shape[1] + i, x, y,
-                                                 sign, config.fit_radius_pix, config.max_shift_pix, kernel_table(4))
+    which = j * difference.psf_grid.shape[1] + i
+    flux, error, chi2, fx, fy = features.fit_psf(difference.data, difference.sigma, unusable, psfs, which, x, y, sign, config.fit_radius_pix,
+                                                 config.max_shift_pix, kernel_table(4))
     keep = _merge(fx, fy, sign, np.abs(difference.scorr[y, x]))
     x, y, sign, flux, error, chi2, fx, fy = (v[keep] for v in (x, y, sign, flux, error, chi2, fx, fy))
     events = np.zeros(len(x), dtype_of(EVENT))
@@ -71,7 +72,8 @@ def light_filter(events: np.ndarray, *, config: EventFilterConfig = EventFilterC
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         snr = events["flux"] / events["sigflux"]
-    cuts = (("nbad", events["nbad"], config.max_nbad, -1), ("PSF S/N", snr, config.min_snr, 1), ("nneg", events["nneg"], config.max_nneg, -1),
+    cuts = (("nbad", events["nbad"], config.max_nbad, -1), ("PSF S/N", snr, config.min_snr, 1),
+            ("nneg", events["nneg"], config.max_nneg, -1),
             ("elong", events["elong"], config.max_elong, -1), ("|magdiff|", np.abs(events["magdiff"]), config.max_magdiff, -1),
             ("sumrat", events["sumrat"], config.min_sumrat, 1), ("fwhm", events["fwhm"], config.max_fwhm, -1),
             ("magfromlim", events["magfromlim"], config.min_magfromlim, 1))

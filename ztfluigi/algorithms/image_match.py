@@ -67,7 +67,8 @@ def match_stars(psfcat_sci: np.ndarray, psfcat_ref: np.ndarray, science_wcs: Tpv
     i, j = pairs
     offset = xy_sci[i] - xy_ref[j]
     snr = 1.0 / np.hypot(1.0 / sci["snr"][i].astype(float), 1.0 / ref["snr"][j].astype(float))
-    return StarMatch(xy_sci[i, 0], xy_sci[i, 1], offset[:, 0], offset[:, 1], sci["flux"][i].astype(float), ref["flux"][j].astype(float), snr)
+    flux_sci, flux_ref = sci["flux"][i].astype(float), ref["flux"][j].astype(float)
+    return StarMatch(xy_sci[i, 0], xy_sci[i, 1], offset[:, 0], offset[:, 1], flux_sci, flux_ref, snr)
 
 
 def fit_surface(x, y, values, errors, shape: tuple[int, int], *, fallback: float) -> Surface:
@@ -105,7 +106,8 @@ def differential_background(difference: np.ndarray, good: np.ndarray, mesh: int,
     return _between_cells(cells, difference.shape, x, y)
 
 
-def residual_background(difference: np.ndarray, sigma: np.ndarray, usable: np.ndarray, mesh: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def residual_background(difference: np.ndarray, sigma: np.ndarray, usable: np.ndarray, mesh: int,
+                        x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Level [DN] left in a difference at pixels (x, y): means, clipped at 3 sigma, of usable pixels in cells, bilinear."""
     ny, nx = (max(1, round(n / mesh)) for n in difference.shape)
     cells = np.zeros((ny, nx))

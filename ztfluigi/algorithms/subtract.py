@@ -15,7 +15,7 @@ from ztfluigi.algorithms.zogy import TileGrid, proper_difference
 from ztfluigi.model.config.difference import DifferenceConfig
 from ztfluigi.model.errors import BadInput, Unusable
 from ztfluigi.model.images import Calibrated, Coadd
-from ztfluigi.model.maskbits import SOURCE, UNUSABLE, Mask
+from ztfluigi.model.maskbits import UNUSABLE, Mask
 from ztfluigi.model.psf import PsfModel
 
 #: One over the spacing of nodes, float32.
@@ -36,7 +36,7 @@ MIN_ASTROMETRIC_RMS = 0.01
 class Difference:
     """Science minus reference on the science grid and zero point.
 
-    data : float32 (ny, nx) [DN], 0 where there is no reference. sigma : float32 [DN], noise of `data` (infinite where masked NAN).
+    data : float32 (ny, nx) [DN], 0 where there is no reference. sigma : float32 [DN], noise of `data`; all images are finite.
     mask : uint16, bits of science and reference; NAN where the reference has no data.
     psf : (25, 25), sum 1, at the centre; psf_grid : (rows, cols, 25, 25) of the tiles, place (x, y) -> `psf_at`.
     score : S over its sky noise; scorr : S over its full noise, 0 on unusable pixels. Both float32.
@@ -100,7 +100,9 @@ def subtract(science: Calibrated, science_psf: PsfModel, science_zp: float, refe
     _scaled_difference(science.data, ref_data, ratio_nodes, raw)
     background_nodes = differential_background(raw, blank, config.background_mesh, node_x, node_y).astype(np.float32)
 
-    background, v_sci, v_ref, sigma, mask = raw, *(np.empty(shape, np.float32) for _ in range(3)), np.empty(shape, np.uint16)
+    background = raw
+    v_sci, v_ref, sigma = (np.empty(shape, np.float32) for _ in range(3))
+    mask = np.empty(shape, np.uint16)
     sci_data = np.empty(shape, np.float32)
     _prepare(science.data, science.sigma, science.mask, ref_data, ref_sigma, ref_bits, background_nodes, ratio_nodes,
              reference.noise_correlation, config.masked_error, noise**2, usable, background, sci_data, v_sci, v_ref, sigma, mask)
@@ -118,7 +120,8 @@ def subtract(science: Calibrated, science_psf: PsfModel, science_zp: float, refe
     psf = psf_grid[psf_grid.shape[0] // 2, psf_grid.shape[1] // 2]
     metrics = _metrics(data, sigma, score, scorr, mask, usable, psf)
     limit = 5.0 * max(metrics["sky_score_width"], 1e-3) / float(np.median(response[:, :, 1]))
-    metrics |= {"diffmaglim": float(science_zp - 2.5 * np.log10(limit)), "flux_ratio": float(ratio((shape[1] - 1) / 2, (shape[0] - 1) / 2)), "flux_ratio_scatter": ratio.scatter,
+    metrics |= {"diffmaglim": float(science_zp - 2.5 * np.log10(limit)),
+                "flux_ratio": float(ratio((shape[1] - 1) / 2, (shape[0] - 1) / 2)), "flux_ratio_scatter": ratio.scatter,
                 "n_match": len(stars.x), "dx_rms": rms[0], "dy_rms": rms[1],
                 "dx_mean": float(np.mean(shift_x(node_x, node_y))), "dy_mean": float(np.mean(shift_y(node_x, node_y))),
                 "background_difference": float(np.median(background_nodes)), "science_level": level,
@@ -155,7 +158,8 @@ def _astrometric_rms(stars: StarMatch, shift_x: Surface, shift_y: Surface) -> tu
     if np.count_nonzero(bright) < 5:
         return MIN_ASTROMETRIC_RMS, MIN_ASTROMETRIC_RMS
     x, y = stars.x[bright], stars.y[bright]
-    return tuple(max(MIN_ASTROMETRIC_RMS, 1.4826 * float(np.median(np.abs(d[bright] - s(x, y))))) for d, s in ((stars.dx, shift_x), (stars.dy, shift_y)))
+    rest = (stars.dx[bright] - shift_x(x, y), stars.dy[bright] - shift_y(x, y))
+    return tuple(max(MIN_ASTROMETRIC_RMS, 1.4826 * float(np.median(np.abs(r)))) for r in rest)
 
 
 def _stamps(j: int, i: int, tiles: TileGrid, science_psf: PsfModel, reference_psf: PsfModel, coordinates, order: int):

@@ -45,8 +45,8 @@ def proper_difference(science, reference, science_variance, reference_variance, 
         both for the light their fluxes count (their sums may exceed 1 by the wings beyond).
     astrometric_rms : scatter of the relative place in x and y [pix].
 
-    Returns (D, S, factor, response, P_D): D float32 [DN], its point sources have PSF P_D (tile rows, tile cols, 25, 25; sum 1) and true flux
-    (the paper's D over F_D); S float32 in units of its own sky noise; factor float32, S_corr = factor S: sky noise of S over its full
+    Returns (D, S, factor, response, P_D): D float32 [DN], its point sources have PSF P_D (tile rows, tile cols, 25, 25; sum 1) and true
+    flux    (the paper's D over F_D); S float32 in units of its own sky noise; factor float32, S_corr = factor S: sky noise of S over its full
     noise, with source photons of both images and astrometric noise (the paper's equations 13-16, 25-31; the latter from S_R alone, so
     that a transient does not pay it); response (tile rows, tile cols, 2), what a level of 1 DN in D adds to S, and the peak of S of a
     point source of 1 DN.
@@ -81,7 +81,7 @@ def _cut(inner, *planes):
 
 
 def _subtract_tile(science, reference, science_variance, reference_variance, science_psf, reference_psf, astrometric_rms, core, out):
-    """Fill the three planes of `out` for one padded tile; returns P_D as a stamp, and the response of S to a level in D and to a point source."""
+    """Fill the three planes of `out` for one padded tile; returns P_D as a stamp and the response of S to a level and to a point source."""
     # The 30th percentile is the sky even where stars cover half of the tile.
     sky_sci, sky_ref = (float(np.percentile(v[core][::4, ::4], 30.0)) for v in (science_variance, reference_variance))
     size = science.shape

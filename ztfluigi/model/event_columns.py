@@ -48,4 +48,4 @@ EVENT = (
     Column("dsdiff", "f4", "", "dsnrms - ssnrms"),
     Column("diffmaglim", "f4", "mag", "5-sigma limit of the difference image"),
 )
-"""One row per event. Undefined numbers (magnitude of a flux that is not positive, no reference source) are NaN; packets turn them to null."""
+"""One row per event. Undefined numbers (magnitude of a flux not above 0, no reference source) are NaN, which packets turn to null."""
