@@ -53,10 +53,10 @@ def test_swapping_changes_the_sign():
     first, first_psf, first_cat = on_science_grid(6, 2.3, [(100.0, 100.0, 1500.0)])
     second, second_psf, second_cat = on_science_grid(6, 2.1)
     second.data += np.random.default_rng(9).normal(0, 3, SHAPE).astype(np.float32)
-    forth = subtract(first, first_psf, pairs.SCIENCE_ZP, as_coadd(second, pairs.SKY, second_psf), psfcat_sci=first_cat, psfcat_ref=second_cat,
-                     config=TILED)
-    back = subtract(second, second_psf, pairs.SCIENCE_ZP, as_coadd(first, pairs.SKY, first_psf), psfcat_sci=second_cat, psfcat_ref=first_cat,
-                    config=TILED)
+    forth = subtract(first, first_psf, pairs.SCIENCE_ZP, as_coadd(second, pairs.SKY, second_psf), psfcat_sci=first_cat,
+                     psfcat_ref=second_cat, config=TILED)
+    back = subtract(second, second_psf, pairs.SCIENCE_ZP, as_coadd(first, pairs.SKY, first_psf), psfcat_sci=second_cat,
+                    psfcat_ref=first_cat, config=TILED)
     bright = np.abs(forth.scorr) > 6
     assert bright.any()
     np.testing.assert_allclose(back.scorr[bright], -forth.scorr[bright], rtol=0.05, atol=0.3)

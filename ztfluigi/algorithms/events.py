@@ -33,8 +33,8 @@ def extract(difference: Difference, *, wcs: TpvWcs, psfcat_ref: np.ndarray, refe
     j, i = difference.tiles.index(x, y)
     unusable = (difference.mask & np.uint16(UNUSABLE)) != 0
     which = j * difference.psf_grid.shape[1] + i
-    flux, error, chi2, fx, fy = features.fit_psf(difference.data, difference.sigma, unusable, psfs, which, x, y, sign, config.fit_radius_pix,
-                                                 config.max_shift_pix, kernel_table(4))
+    flux, error, chi2, fx, fy = features.fit_psf(difference.data, difference.sigma, unusable, psfs, which, x, y, sign,
+                                                 config.fit_radius_pix, config.max_shift_pix, kernel_table(4))
     keep = _merge(fx, fy, sign, np.abs(difference.scorr[y, x]))
     x, y, sign, flux, error, chi2, fx, fy = (v[keep] for v in (x, y, sign, flux, error, chi2, fx, fy))
     events = np.zeros(len(x), dtype_of(EVENT))

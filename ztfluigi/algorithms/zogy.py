@@ -46,8 +46,8 @@ def proper_difference(science, reference, science_variance, reference_variance, 
     astrometric_rms : scatter of the relative place in x and y [pix].
 
     Returns (D, S, factor, response, P_D): D float32 [DN], its point sources have PSF P_D (tile rows, tile cols, 25, 25; sum 1) and true
-    flux    (the paper's D over F_D); S float32 in units of its own sky noise; factor float32, S_corr = factor S: sky noise of S over its full
-    noise, with source photons of both images and astrometric noise (the paper's equations 13-16, 25-31; the latter from S_R alone, so
+    flux (the paper's D over F_D); S float32 in units of its own sky noise; factor float32, S_corr = factor S: sky noise of S over its
+    full noise, with source photons of both images and astrometric noise (the paper's equations 13-16, 25-31; the latter from S_R alone, so
     that a transient does not pay it); response (tile rows, tile cols, 2), what a level of 1 DN in D adds to S, and the peak of S of a
     point source of 1 DN.
     """
