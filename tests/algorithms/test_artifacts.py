@@ -98,7 +98,8 @@ def test_hits_are_found_and_little_else(fwhm, recall):
 
 def test_a_long_thin_track_is_found_whole_in_any_direction():
     scene = Scene(seed=3, stars=0)
-    for angle, (x, y) in zip(np.linspace(0, 3, 8), [(60, 60), (60, 128), (60, 196), (128, 60), (128, 196), (196, 60), (196, 128), (196, 196)], strict=True):
+    places = [(60, 60), (60, 128), (60, 196), (128, 60), (128, 196), (196, 60), (196, 128), (196, 196)]
+    for angle, (x, y) in zip(np.linspace(0, 3, 8), places, strict=True):
         t = np.arange(-20, 20, 0.5)
         scene.hits[np.rint(y + t * np.sin(angle)).astype(int), np.rint(x + t * np.cos(angle)).astype(int)] = 150.0
     data, sigma, mask, sky = scene.image()
@@ -169,8 +170,8 @@ def test_stars_without_bleed_hardly_grow():
 
 # --- tracks -----------------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("x0", "y0", "x1", "y1"), [(-10, 40, 522, 470), (30, -10, 90, 522), (-10, 300, 522, 290), (500, -10, -10, 480), (250, -10, 251, 522),
-                                                 (100, 120, 350, 300), (400, 500, 520, 350)])
+@pytest.mark.parametrize(("x0", "y0", "x1", "y1"), [(-10, 40, 522, 470), (30, -10, 90, 522), (-10, 300, 522, 290), (500, -10, -10, 480),
+                                                    (250, -10, 251, 522), (100, 120, 350, 300), (400, 500, 520, 350)])
 def test_faint_tracks_are_masked_along_their_length(x0, y0, x1, y1):
     scene = Scene(seed=8, shape=(512, 512), stars=250)
     core = scene.track(x0, y0, x1, y1, 2.0)
@@ -222,8 +223,8 @@ def test_a_short_streak_is_no_track():
 
 def test_halos_are_circles_around_very_bright_stars():
     mask = np.full((300, 300), Mask.NOISY, np.uint16)
-    found, stars = mask_ghosts(mask, np.array([100.0, 310.0, 200.0, -500.0]), np.array([120.0, 150.0, 200.0, 0.0]), np.array([6.5, 4.0, 9.0, 5.0]),
-                               config=ArtifactConfig(halo_radius_pix=20))
+    x, y = np.array([100.0, 310.0, 200.0, -500.0]), np.array([120.0, 150.0, 200.0, 0.0])
+    found, stars = mask_ghosts(mask, x, y, np.array([6.5, 4.0, 9.0, 5.0]), config=ArtifactConfig(halo_radius_pix=20))
     y, x = np.mgrid[:300, :300]
     expected = ((x - 100) ** 2 + (y - 120) ** 2 <= 400) | ((x - 310) ** 2 + (y - 150) ** 2 <= 1600)
     np.testing.assert_array_equal(bit(found, Mask.HALO), expected)
@@ -231,7 +232,8 @@ def test_halos_are_circles_around_very_bright_stars():
 
 
 def test_ghosts_lie_where_the_geometry_says():
-    found, _ = mask_ghosts(np.zeros((300, 300), np.uint16), 200.0, 150.0, 6.5, axis=(150.0, 150.0), config=ArtifactConfig(ghost_scale=-1.0, halo_radius_pix=10))
+    config = ArtifactConfig(ghost_scale=-1.0, halo_radius_pix=10)
+    found, _ = mask_ghosts(np.zeros((300, 300), np.uint16), 200.0, 150.0, 6.5, axis=(150.0, 150.0), config=config)
     y, x = np.nonzero(bit(found, Mask.GHOST))
     assert x.mean() == 100 and y.mean() == 150
 

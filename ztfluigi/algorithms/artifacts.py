@@ -18,13 +18,15 @@ RING = np.array([(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-
 ALLOWED = np.array([255] + [255 & ~(1 << i | 1 << (i + step) % 8) for step in (4, 3) for i in range(8) if step == 3 or i < 4], np.int64)
 #: A pixel brighter than this [sigma] may start a hit; a neighbour of a hit, brighter than GROW, joins it when sharper by GROW_SHARP.
 START, GROW, GROW_SHARP = 5.0, 3.0, 1.5
-#: Sharper images than this [pix FWHM] do not exist: below it stars and hits are alike.
-LEAST_FWHM = 1.0
+#: Widths of the sharpest PSF [pix FWHM]: below the first stars and hits are alike; a wider one than the second tells them no better
+#: and asks more of the shape of bright stars.
+LEAST_FWHM, MOST_FWHM = 1.0, 2.5
 #: Longest bleed followed [pix].
 LONGEST_BLEED = 400
 
 
-def mask_saturation(data: np.ndarray, mask: np.ndarray, saturate: float, *, config: ArtifactConfig = ArtifactConfig()) -> tuple[np.ndarray, int]:
+def mask_saturation(data: np.ndarray, mask: np.ndarray, saturate: float, *,
+                    config: ArtifactConfig = ArtifactConfig()) -> tuple[np.ndarray, int]:
     """Grow SATURATED over the charge that bleeds along columns (y) and over the nearest neighbours.
 
     From each end of a run of saturated pixels in a column the bleed is followed while the pixel exceeds both side columns (two pixels
@@ -57,7 +59,8 @@ def mask_cosmic_rays(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, back
     Whatever the sky holds is a sum of positive point-spread functions. For the sharpest PSF possible (a Gaussian of `hit_fwhm_margin`
     times the measured FWHM) weights w are such that p(0) - sum w_i p(i) <= 0 at any position of the star; so d(0) - sum w_i d(i),
     d the image above the background, is positive beyond its noise for hits only. A hit may be a straight track: neighbours
-    along a line through the pixel are left out in turn. Pixels touching a hit are then tested at a lower level, without the hit's own pixels.
+    along a line through the pixel are left out in turn. Pixels touching a hit are then tested at a lower level, without the hit's
+    own pixels.
 
     Parameters
     ----------
@@ -71,7 +74,7 @@ def mask_cosmic_rays(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, back
     _same_shape(data, sigma, mask, background.level)
     if not fwhm_pix > 0:
         raise BadInput(f"the FWHM of stars is {fwhm_pix} pixels, expected a positive number")
-    weights, scale = _comparison(max(config.hit_fwhm_margin * fwhm_pix, LEAST_FWHM))
+    weights, scale = _comparison(min(max(config.hit_fwhm_margin * fwhm_pix, LEAST_FWHM), MOST_FWHM))
     found = mask.copy()
     hits = _find_hits(data, sigma, background.level, found, np.int64(UNUSABLE), weights, scale, np.float32(config.hit_sigma))
     return found, int(hits)
@@ -101,7 +104,8 @@ def mask_ghosts(mask: np.ndarray, x: np.ndarray, y: np.ndarray, magnitude: np.nd
         radius = config.halo_radius_pix * 2.0 ** ((config.halo_magnitude - m) / 2.5)
         touching += _mark_circle(found, u, v, radius, np.uint16(Mask.HALO))
         if config.ghost_scale and axis is not None:
-            _mark_circle(found, axis[0] + config.ghost_scale * (u - axis[0]), axis[1] + config.ghost_scale * (v - axis[1]), radius, np.uint16(Mask.GHOST))
+            ghost = (a + config.ghost_scale * (p - a) for a, p in zip(axis, (u, v), strict=True))
+            _mark_circle(found, *ghost, radius, np.uint16(Mask.GHOST))
     return found, touching
 
 

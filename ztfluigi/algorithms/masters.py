@@ -36,7 +36,8 @@ def make_bias(read_rows: RowReader, n: int, shape: tuple[int, int], *, config: M
     """Stack n overscan-corrected bias frames [DN] and find noisy pixels.
 
     NOISY: the deviation before trimming exceeds `noisy_bias` times its surroundings', unless a single stray sample (a radiation
-    hit) explains it; also a hot pixel, `hot_bias_dn` above its surroundings, whose charge an exposure multiplies. NAN: no finite sample; such pixels hold the surrounding level.
+    hit) explains it; also a hot pixel, `hot_bias_dn` above its surroundings, whose charge an exposure multiplies.
+    NAN: no finite sample; such pixels hold the surrounding level.
 
     Metrics: `frames`, `level` [DN] median, `scatter` [DN] robust scatter over pixels, `read_noise_dn` median deviation of one frame
     after trimming, `noisy_fraction`, `trimmed_fraction` of all samples.
@@ -56,7 +57,8 @@ def make_bias(read_rows: RowReader, n: int, shape: tuple[int, int], *, config: M
 
 
 def make_flat(read_rows: RowReader, n: int, shape: tuple[int, int], *, bias: np.ndarray, mask: np.ndarray,
-              nonlinearity: tuple[float, float], config: MasterConfig = MasterConfig(), stack_config: StackConfig = StackConfig()) -> Master:
+              nonlinearity: tuple[float, float], config: MasterConfig = MasterConfig(),
+              stack_config: StackConfig = StackConfig()) -> Master:
     """High-frequency flat of n overscan-corrected exposures of the illuminated screen.
 
     Each frame is linearised, loses the bias and is divided by its clipped mean over unmasked pixels; the stack is divided by its own.
@@ -141,7 +143,8 @@ def compare(image: np.ndarray, previous: np.ndarray) -> dict[str, float]:
     v, u = ((np.arange(size) + 0.5) / size - 0.5 for size in cells.shape)
     design = np.stack([np.ones(cells.size), *(axis.ravel() for axis in np.meshgrid(u, v))], axis=1)
     slope = np.linalg.lstsq(design, cells.ravel().astype(float), rcond=None)[0][1:]
-    return {"shift": shift, "shift_scatter": float(MAD_SIGMA * np.median(np.abs(sample - shift))), "shift_gradient": float(np.abs(slope).sum())}
+    scatter = MAD_SIGMA * np.median(np.abs(sample - shift))
+    return {"shift": shift, "shift_scatter": float(scatter), "shift_gradient": float(np.abs(slope).sum())}
 
 
 def clipped_mean(image: np.ndarray, good: np.ndarray, clip: float) -> float:

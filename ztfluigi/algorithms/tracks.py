@@ -1,4 +1,4 @@
-"""Tracks of aircraft and satellites: straight lines found by a fast Radon transform of the binned image, proven on the pixels (paper 3.5)."""
+"""Tracks of aircraft and satellites: lines found by a fast Radon transform of the binned image, proven on the pixels (paper 3.5)."""
 
 from __future__ import annotations
 

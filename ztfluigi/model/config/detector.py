@@ -43,7 +43,7 @@ class MasterConfig:
 class DetectorConfig:
     """Instrumental calibration of an exposure (paper 3.5)."""
 
-    saturation_fraction: float = knob(0.98, "fraction of the amplifier's saturation level from which a pixel counts as saturated", low=0.1, high=1.0)
+    saturation_fraction: float = knob(0.98, "fraction of the amplifier's saturation level from which a pixel is saturated", low=0.1, high=1.0)
     sky_mesh: int = knob(64, "cell of the sky level in the noise model", unit="pix", low=8)
     minimum_usable: float = knob(0.02, "least fraction of usable pixels; below it the image is refused", low=0.0, high=1.0)
 
@@ -66,6 +66,6 @@ class ArtifactConfig:
     track_sigma: float = knob(6.0, "significance of a candidate line on the binned image", unit="sigma", low=3.0)
     track_length: int = knob(150, "shortest track masked", unit="pix", low=20)
     max_tracks: int = knob(8, "tracks masked at most", low=0)
-    halo_radius_pix: float = knob(90.0, "radius of the halo mask at the magnitude limit; it doubles every 2.5 mag brighter", unit="pix", low=0.0)
+    halo_radius_pix: float = knob(90.0, "radius of a halo at the magnitude limit; it doubles every 2.5 mag brighter", unit="pix", low=0.0)
     halo_magnitude: float = knob(6.5, "faintest star with a halo mask", unit="mag")
     ghost_scale: float = knob(0.0, "ghosts lie at axis + scale (star - axis); 0: none are masked", low=-2.0, high=2.0)
