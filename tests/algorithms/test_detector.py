@@ -84,7 +84,7 @@ def test_saturated_pixels_are_marked_and_kept():
     assert np.all(result.mask[20, 20:23] == Mask.SATURATED) and np.count_nonzero(result.mask) == 3
     assert result.data[20, 20] > 0.95 * FULL
     assert result.saturate == pytest.approx(0.98 * FULL - 2, rel=1e-3)
-    assert result.metrics["saturated_fraction"] == pytest.approx(3 / measured.size)
+    assert result.metrics["saturated_percent"] == pytest.approx(300 / measured.size)
 
 
 def test_missing_and_dead_pixels_are_interpolated_and_prior_bits_kept():
@@ -113,13 +113,13 @@ def test_hopeless_images_are_refused_with_numbers():
     given = masters()
     with pytest.raises(Unusable) as caught:
         calibrate(np.full(SHAPE, FULL, np.float32), **given)
-    assert caught.value.infobits == 4 and caught.value.numbers["saturated_fraction"] == 1.0
+    assert caught.value.infobits == 4 and caught.value.numbers["saturated_percent"] == 100.0
     with pytest.raises(Unusable) as caught:
         calibrate(np.full(SHAPE, np.nan, np.float32), **given)
-    assert caught.value.infobits == 0 and caught.value.numbers["bad_fraction"] == 1.0
+    assert caught.value.infobits == 0 and caught.value.numbers["bad_percent"] == 100.0
     half = np.full(SHAPE, 200.0, np.float32)
     half[:200] = FULL
-    assert calibrate(half, **given).metrics["saturated_fraction"] == pytest.approx(200 / 256)
+    assert calibrate(half, **given).metrics["saturated_percent"] == pytest.approx(20000 / 256)
     with pytest.raises(BadInput):
         calibrate(half[1:], **given)
 

@@ -45,8 +45,8 @@ def calibrate(image: np.ndarray, *, bias: np.ndarray, flat: np.ndarray, mask: np
     pixel's own noise (the mean they give would be low by 1 / gain): N is the local sky, plus the pixel's own excess where that
     exceeds 5 sigma, else plus the mean excess of its 3 x 3 box where that exceeds 1 sigma. No sky pixel sees its own noise.
 
-    Metrics: `median_dn`, `sigma_dn` (median uncertainty), `pixel_noise_dn` (robust scatter about the local sky), `saturated_fraction`,
-    `bad_fraction` (any UNUSABLE bit), `nan_pixels`.
+    Metrics: `median_dn`, `sigma_dn` (median uncertainty), `pixel_noise_dn` (robust scatter about the local sky), `saturated_percent`,
+    `bad_percent` (any UNUSABLE bit), `nan_pixels`.
 
     Raises
     ------
@@ -62,10 +62,10 @@ def calibrate(image: np.ndarray, *, bias: np.ndarray, flat: np.ndarray, mask: np
     _correct(np.asarray(image, np.float32), bias, response, mask, np.float32(nonlinearity[0]), np.float32(nonlinearity[1]),
              np.float32(threshold), data, bits)
     bad = (bits & UNUSABLE) != 0
-    saturated = float(np.mean((bits & SATURATED) != 0))
-    if 1.0 - bad.mean() < config.minimum_usable:
-        raise Unusable(f"{100 * bad.mean():.1f}% of the pixels are unusable, {100 * saturated:.1f}% saturated",
-                       infobits=SATURATED_INFOBIT if saturated > 0.5 else 0, bad_fraction=float(bad.mean()), saturated_fraction=saturated)
+    saturated, unusable = 100.0 * float(np.mean((bits & SATURATED) != 0)), 100.0 * float(bad.mean())
+    if 100.0 - unusable < 100.0 * config.minimum_usable:
+        raise Unusable(f"{unusable:.1f}% of the pixels are unusable, {saturated:.1f}% saturated",
+                       infobits=SATURATED_INFOBIT if saturated > 50.0 else 0, bad_percent=unusable, saturated_percent=saturated)
     cells = cell_levels(data, bad, config.sky_mesh)
     _interpolate(data, bits, bad, cells)
     sigma = np.empty(image.shape, np.float32)
@@ -80,7 +80,7 @@ def calibrate(image: np.ndarray, *, bias: np.ndarray, flat: np.ndarray, mask: np
     metrics = {
         "median_dn": float(np.median(data[sampled][usable])), "sigma_dn": float(np.median(sigma[sampled][usable])),
         "pixel_noise_dn": float(np.median(residual) - np.percentile(residual, 15.8655)),
-        "saturated_fraction": saturated, "bad_fraction": float(bad.mean()), "nan_pixels": int(np.count_nonzero(bits & NAN)),
+        "saturated_percent": saturated, "bad_percent": unusable, "nan_pixels": int(np.count_nonzero(bits & NAN)),
     }
     full = float(linearise(threshold, *nonlinearity) - np.median(bias[sampled])) / usual
     return Calibrated(data, sigma, bits, float(gain), float(read_noise), full, None, metrics)
