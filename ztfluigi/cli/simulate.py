@@ -40,8 +40,10 @@ def run(args) -> int:
     root = args.root or settings().root
     camera = load_camera(args.camera or settings().camera)
     summary = simulate_survey(root, camera, chosen, args.seed, args.faults, density=args.density, processes=args.processes,
-                              progress=lambda items, total: tqdm(items, total=total, unit="file", desc="simulating", disable=not sys.stderr.isatty()))
+                              progress=lambda items, total: tqdm(items, total=total, unit="file", desc="simulating",
+                                                                 disable=not sys.stderr.isatty()))
     damaged = f", {summary.faults} of them damaged on purpose" if summary.faults else ""
-    print(f"{root}: {summary.nights} nights of camera {camera.name}, {summary.raw_files} raw files{damaged}, {summary.sky_exposures} sky exposures "
-          f"of field {chosen.field}, {summary.transients} transients, {summary.asteroids} asteroids; truth is in {root / 'truth'}")
+    print(f"{root}: {summary.nights} nights of camera {camera.name}, {summary.raw_files} raw files{damaged}, "
+          f"{summary.sky_exposures} sky exposures of field {chosen.field}, {summary.transients} transients, "
+          f"{summary.asteroids} asteroids; truth is in {root / 'truth'}")
     return 0

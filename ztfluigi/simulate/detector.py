@@ -20,7 +20,7 @@ TRAILING_COLUMNS = 6
 class Detector:
     """What is true of one quadrant's silicon and amplifier, whatever the night.
 
-    response : float32 (ny, nx), relative sensitivity with vignetting, median 1; 0 where dead. bias : float32 (ny, nx) [DN], the structure
+    response : float32 (ny, nx), relative sensitivity with vignetting, mean 1; 0 where dead. bias : float32 (ny, nx) [DN], the structure
     above the overscan level. well : float32 (ny, nx) [electron], full well; it reads at 1.004 to 1.02 of the camera's saturation.
     dark : float32 (ny, nx) [electron/s], with hot pixels. noisy, dead : bool (ny, nx).
     """
@@ -46,20 +46,21 @@ def make_detector(camera: Camera, ccdid: int, qid: int, seed: int) -> Detector:
 
 
 @lru_cache(maxsize=4)
-def _make_detector(amplifier: Amplifier, shape: tuple[int, int], pixel_scale_arcsec: float, dark_electron_per_s: float, saturation_dn: float,
-                   bias_level_dn: float, seed: int) -> Detector:
+def _make_detector(amplifier: Amplifier, shape: tuple[int, int], pixel_scale_arcsec: float, dark_electron_per_s: float,
+                   saturation_dn: float, bias_level_dn: float, seed: int) -> Detector:
     rng = generator(seed, "detector", amplifier.ccdid, amplifier.qid)
     ny, nx = shape
     u, v = np.linspace(-1, 1, nx, dtype=np.float32)[None, :], np.linspace(-1, 1, ny, dtype=np.float32)[:, None]
     response = 1.0 + 0.010 * rng.standard_normal((ny, nx), dtype=np.float32)
     for _ in range(6):  # the coating's waves and the illumination
         k = rng.uniform(0.5, 3.0, 2)
-        response += np.float32(0.010 * rng.normal()) * np.cos((np.pi * k[0] * u + np.pi * k[1] * v + rng.uniform(0, 2 * np.pi)).astype(np.float32))
+        phase = (np.pi * k[0] * u + np.pi * k[1] * v + rng.uniform(0, 2 * np.pi)).astype(np.float32)
+        response += np.float32(0.010 * rng.normal()) * np.cos(phase)
     east, north = amplifier.offset_deg
     half = 0.5 * pixel_scale_arcsec / 3600.0
     radius2 = (east - u * nx * half) ** 2 + (north - v * ny * half) ** 2
     response *= 1.0 - np.float32(0.015) * (radius2 / np.float32(9.0)) ** 2  # vignetting: a tenth in the corner of the focal plane
-    response /= np.median(response[::7, ::7])
+    response /= response.mean(dtype=float)
     dead = np.zeros((ny, nx), bool)
     _some_pixels(rng, dead, 2e-5)
     for column in rng.integers(0, nx, max(1, nx // 1500)):
@@ -78,7 +79,8 @@ def _make_detector(amplifier: Amplifier, shape: tuple[int, int], pixel_scale_arc
     bias = columns[None, :] + corner + np.float32(0.3) * rng.standard_normal((ny, nx), dtype=np.float32)
     bias[hot] += rng.uniform(20.0, 400.0, int(hot.sum())).astype(np.float32)
     full = linear_dn(saturation_dn, amplifier) * amplifier.gain
-    well = (full * (1.012 + 0.004 * np.cos(np.pi * u) * np.cos(np.pi * v) + 0.0012 * np.clip(rng.standard_normal((ny, nx), dtype=np.float32), -3, 3)))
+    grain = np.clip(rng.standard_normal((ny, nx), dtype=np.float32), -3, 3)
+    well = full * (1.012 + 0.004 * np.cos(np.pi * u) * np.cos(np.pi * v) + 0.0012 * grain)
     return Detector(amplifier, response, bias, well.astype(np.float32), dark, noisy, dead, bias_level_dn + rng.normal(0.0, 5.0))
 
 
@@ -167,8 +169,8 @@ def _row_level(detector: Detector, rng: np.random.Generator, ny: int) -> np.ndar
     """Level of the amplifier at each row [DN]: an offset of the exposure, a settling at the start, a slow drift."""
     rows = np.arange(ny)
     drift = np.cumsum(rng.normal(0.0, 0.02, ny))
-    level = detector.level_dn + rng.normal(0.0, 1.5) + rng.normal(1.5, 0.3) * np.exp(-rows / 150.0) + rng.normal(0.0, 1.0) * rows / ny + drift
-    return level.astype(np.float32)
+    level = detector.level_dn + rng.normal(0.0, 1.5) + rng.normal(1.5, 0.3) * np.exp(-rows / 150.0) + rng.normal(0.0, 1.0) * rows / ny
+    return (level + drift).astype(np.float32)
 
 
 def _digitise(dn: np.ndarray) -> np.ndarray:
@@ -176,7 +178,7 @@ def _digitise(dn: np.ndarray) -> np.ndarray:
 
 
 def lamp_pattern(camera: Camera, led: int, shape: tuple[int, int]) -> np.ndarray:
-    """Illumination of the flat screen by one LED, float32 (ny, nx), mean 1: a weak gradient of its own direction; the LEDs of a filter average out."""
+    """Illumination of the flat screen by one LED, float32 (ny, nx), mean 1: a weak gradient; those of a filter's LEDs average out."""
     leds = next(f.leds for f in camera.filters if led in f.leds)
     turn = 2.0 * np.pi * leds.index(led) / len(leds)
     u, v = np.linspace(-1, 1, shape[1])[None, :], np.linspace(-1, 1, shape[0])[:, None]

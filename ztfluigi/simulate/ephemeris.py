@@ -46,10 +46,12 @@ def circumstances(camera: Camera, obsjd: float, ra: float, dec: float) -> Circum
     moon_ra, moon_dec = _direction(moon)
     to_sun = sun - moon
     phase = np.degrees(np.arccos(np.clip(-(to_sun @ moon) / np.linalg.norm(to_sun) / np.linalg.norm(moon), -1, 1)))
-    star = np.array([np.cos(np.radians(dec)) * np.cos(np.radians(ra)), np.cos(np.radians(dec)) * np.sin(np.radians(ra)), np.sin(np.radians(dec))])
+    alpha, delta = np.radians([ra, dec])
+    star = np.array([np.cos(delta) * np.cos(alpha), np.cos(delta) * np.sin(alpha), np.sin(delta)])
     return Circumstances(ra, dec, sidereal, float((sidereal - ra + 180.0) % 360.0 - 180.0), azimuth, altitude, hardie_airmass(altitude),
                          sun_azimuth, sun_altitude, moon_ra, moon_dec, _horizon(camera, sidereal, moon_ra, moon_dec)[1],
-                         float(0.5 * (1.0 + np.cos(np.radians(phase)))), float(phase), float(obsjd - SECONDS_PER_AU * (star @ sun) / 86400.0))
+                         float(0.5 * (1.0 + np.cos(np.radians(phase)))), float(phase),
+                         float(obsjd - SECONDS_PER_AU * (star @ sun) / 86400.0))
 
 
 def hardie_airmass(altitude: float) -> float:

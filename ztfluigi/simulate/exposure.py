@@ -51,8 +51,8 @@ class QuadrantExposure:
     detector: detectors.Detector
 
 
-def expose(camera: Camera, ccdid: int, qid: int, sources: np.ndarray, field_centre: tuple[float, float], conditions: Conditions, seed: int, *,
-           points: np.ndarray | None = None, streaks: np.ndarray | None = None, trails: np.ndarray | None = None,
+def expose(camera: Camera, ccdid: int, qid: int, sources: np.ndarray, field_centre: tuple[float, float], conditions: Conditions,
+           seed: int, *, points: np.ndarray | None = None, streaks: np.ndarray | None = None, trails: np.ndarray | None = None,
            cosmic_rays: float = 1.0) -> QuadrantExposure:
     """Expose a quadrant to the sky.
 

@@ -20,7 +20,7 @@ def spoil_cards(fault: str, cards: Sequence[Card]) -> list[Card]:
     if fault == "keyword":
         return [card for card in cards if card[0] != MISSING_KEYWORD]
     if fault == "shutter":
-        return [(key, _later(value), comment) if key in ("SHUTOPEN", "SHUTCLSD") else (key, value, comment) for key, value, comment in cards]
+        return [(key, _later(value) if key in ("SHUTOPEN", "SHUTCLSD") else value, comment) for key, value, comment in cards]
     return list(cards)
 
 

@@ -87,8 +87,8 @@ class TruePsf:
         """Unit-flux, pixel-integrated image (size, size) of the PSF at (x, y), its centre (dx, dy) from the middle pixel."""
         stamp = np.zeros((size, size))
         middle = size // 2
-        kernels.add_points(stamp, np.array([middle + dx]), np.array([middle + dy]), np.ones(1), self.form(x, y), WIDE_FRACTION, WIDE_RATIO, 1e-30,
-                           *SAMPLING)
+        kernels.add_points(stamp, np.array([middle + dx]), np.array([middle + dy]), np.ones(1), self.form(x, y), WIDE_FRACTION, WIDE_RATIO,
+                           1e-30, *SAMPLING)
         return stamp
 
     def aperture_fraction(self, x: float, y: float, radius: float = 12.0) -> float:
@@ -108,7 +108,8 @@ class TruePsf:
             for yn, yw in zip(nodes / 2, weights / 2, strict=True):
                 xx, yy = grid[None, :] + xn, grid[50:, None] + yn  # the lower half mirrors the upper one
                 q = a * xx**2 + 2 * b * xx * yy + c * yy**2
-                image += xw * yw * ((1 - WIDE_FRACTION) * (1 + q) ** -BETA + WIDE_FRACTION / WIDE_RATIO**2 * (1 + q / WIDE_RATIO**2) ** -BETA)
+                wing = (1 + q / WIDE_RATIO**2) ** -BETA / WIDE_RATIO**2
+                image += xw * yw * ((1 - WIDE_FRACTION) * (1 + q) ** -BETA + WIDE_FRACTION * wing)
         level = 0.5 * image.max()
         soft = np.clip((image - level) / (0.06 * level) + 0.5, 0.0, 1.0)  # a soft edge counts parts of samples
         area = (2.0 * soft[1:].sum() + soft[0].sum()) * (grid[1] - grid[0]) ** 2

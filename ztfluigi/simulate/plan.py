@@ -119,8 +119,8 @@ def _calibrations(camera: Camera, night: Night, seed: int, first: int) -> list[P
 
 def _sky(camera: Camera, plan: SurveyPlan, night: Night, seed: int, first: int, faults: tuple[str, ...]) -> list[Planned]:
     codes = _interleaved(night.sky)
-    kinds: list[tuple[str, dict]] = [(code, {"trails": int(n < night.trails), "streaks": int(night.trails <= n < night.trails + night.streaks)})
-                                     for n, code in enumerate(codes)]
+    kinds = [(code, {"trails": int(n < night.trails), "streaks": int(night.trails <= n < night.trails + night.streaks)})
+             for n, code in enumerate(codes)]
     kinds += [(codes[0], {"cloudy": True})] * night.cloudy
     kinds += [(codes[-1], {"fault": fault}) for fault in faults]
     if not kinds:
@@ -134,9 +134,9 @@ def _sky(camera: Camera, plan: SurveyPlan, night: Night, seed: int, first: int, 
         there = circumstances(camera, start, ra, dec)
         moonlight = 1.0 + 1.5 * there.moon_illuminated * max(np.sin(np.radians(there.moon_altitude)), 0.0)
         cloudy = options.get("cloudy", False)
-        conditions = Conditions(code, start, first + n, float(rng.uniform(*plan.seeing_arcsec)), round(there.airmass, 4), 8.0 if cloudy else 0.0,
-                                float(moonlight * rng.uniform(0.9, 1.15) * (2.0 if cloudy else 1.0)), tuple(rng.normal(0.0, 15.0, 2).tolist()),
-                                camera.exposure_s)
+        seeing, sky_factor = float(rng.uniform(*plan.seeing_arcsec)), float(moonlight * rng.uniform(0.9, 1.15) * (2.0 if cloudy else 1.0))
+        conditions = Conditions(code, start, first + n, seeing, round(there.airmass, 4), 8.0 if cloudy else 0.0, sky_factor,
+                                tuple(rng.normal(0.0, 15.0, 2).tolist()), camera.exposure_s)
         planned.append(_timed(Planned("o", code, conditions, start, night.date, **options), seed))
     return planned
 

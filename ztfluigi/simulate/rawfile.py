@@ -38,7 +38,8 @@ def primary_cards(camera: Camera, name: RawName, conditions: Conditions, circums
     cards: list[Card] = [
         ("ORIGIN", "Zwicky Transient Facility", "Data origin"), ("OBSERVER", "ZTF Robotic Software", "Observer"),
         ("ROBOSOFT", "simulated", "Robotic software version"), ("FITSSOFT", "simulated", "FITS software version"),
-        ("INSTRUME", "ZTF/MOSAIC", "Instrument name"), ("DETECTOR", "", "Detector controller"), ("DETSOFT", "", "Detector software version"),
+        ("INSTRUME", "ZTF/MOSAIC", "Instrument name"), ("DETECTOR", "", "Detector controller"),
+        ("DETSOFT", "", "Detector software version"),
         ("DETFIRM", "", "Detector firmware version"), ("IMGTYPE", IMAGE_TYPES[name.type], "Image type"),
         ("EXPOSURE", exptime, "Total Exposure Time (s)"), ("EXPTIME", exptime, "Requested Exposure Time (s)"),
         ("MODE_NUM", 0, "Mode identifying key"), ("CCDSUM", "1 1", "CCD binning"),
@@ -55,13 +56,15 @@ def primary_cards(camera: Camera, name: RawName, conditions: Conditions, circums
         ("OBJRAD", round(ra, 7), "Object right ascension (deg)"), ("OBJDECD", round(dec, 7), "Object declination (deg)"),
         ("EQUINOX", 2000.0, "Equinox"), ("RA_RATE", 0.0, 'RA tracking rate ("/hr)'), ("DEC_RATE", 0.0, 'Dec tracking rate ("/hr)'),
         ("PROGRMPI", "Kulkarni", "Queue program PI"), ("REQUSTID", 1000 + conditions.number, "Queue request ID"),
-        ("QCOMMENT", "all_sky" if sky else "calibration", "Queue comment"), ("TEMPTURE", _near(sensors, 14.0, 1.0), "Outside air temperature (C)"),
+        ("QCOMMENT", "all_sky" if sky else "calibration", "Queue comment"),
+        ("TEMPTURE", _near(sensors, 14.0, 1.0), "Outside air temperature (C)"),
         ("WINDSPD", abs(_near(sensors, 2.0, 1.0)), "Outside wind speed"), ("WINDDIR", 168.0, "Outside wind direction (deg)"),
         ("DEWPOINT", 36.2, "Dewpoint (C)"), ("WETNESS", 0.0, "Wetness sensor reading"), ("HUMIDITY", _near(sensors, 25.0, 5.0), "Humitidy"),
         ("PRESSURE", -9999.0, "Atmospheric pressure, millibars"), ("CLOUDS", -9999.0, "Cloud sensor reading"),
         ("SUNAZ", round(c.sun_azimuth, 6), "Sun azimuth (deg)"), ("SUNALT", round(c.sun_altitude, 6), "Sun altitude (deg)"),
         ("MOONRA", round(c.moon_ra, 6), "Moon J2000.0 R.A. (deg)"), ("MOONDEC", round(c.moon_dec, 6), "Moon J2000.0 Dec. (deg)"),
-        ("MOONALT", round(c.moon_altitude, 6), "Moon altitude (deg)"), ("MOONILLF", round(c.moon_illuminated, 6), "Moon illuminated fraction (frac)"),
+        ("MOONALT", round(c.moon_altitude, 6), "Moon altitude (deg)"),
+        ("MOONILLF", round(c.moon_illuminated, 6), "Moon illuminated fraction (frac)"),
         ("MOONPHAS", round(c.moon_phase, 6), "Moon phase angle (deg)"), ("MOONESB", 0.0, "Moon excess in sky brightness V-band"),
         ("PROGRMID", programid, "Queue program ID"), ("FILTERID", fid, "Filter ID code"),
         ("FILTER", FILTER_NAMES.get(name.filter, "ZTF_r"), "Filter name"), ("FILTPOS", fid, "Filter ID code"),
@@ -81,10 +84,12 @@ def primary_cards(camera: Camera, name: RawName, conditions: Conditions, circums
         ("OBSLAT", camera.latitude_deg, "Observatory latitude (deg E)"), ("OBSALT", camera.altitude_m, "Observatory altitude (m)"),
         ("DOMESTAT", "Open" if sky else "Closed", "Dome status at beginning of exposure"),
         ("SHUTOPEN", _iso(opened), "Shutter open time"), ("SHUTCLSD", _iso(closed), "Shutter close time"),
-        ("PIXSCALX", round(camera.pixel_scale_arcsec, 3), "Pixel scale in X"), ("PIXSCALY", round(camera.pixel_scale_arcsec, 3), "Pixel scale in Y"),
+        ("PIXSCALX", round(camera.pixel_scale_arcsec, 3), "Pixel scale in X"),
+        ("PIXSCALY", round(camera.pixel_scale_arcsec, 3), "Pixel scale in Y"),
     ]
     if led is not None:
-        cards += [("ILUM_LED", led, "Flat-field illuminator LED number"), ("ILUMWAVE", LED_WAVELENGTH_NM.get(led, 0.0), "LED wavelength (nm)"),
+        cards += [("ILUM_LED", led, "Flat-field illuminator LED number"),
+                  ("ILUMWAVE", LED_WAVELENGTH_NM.get(led, 0.0), "LED wavelength (nm)"),
                   ("ILUMPOWR", 50.0, "LED power")]
     return [*cards, ("NFRAMES", 8, "number of frames in FITS file")]
 
@@ -93,14 +98,16 @@ def quadrant_cards(camera: Camera, ccdid: int, qid: int, field_centre: tuple[flo
     """Cards of HDU qid: the amplifier and the nominal coordinates of the commanded pointing."""
     amplifier = camera.amplifier(ccdid, qid)
     wcs = camera.nominal_wcs(ccdid, qid, *field_centre)
-    comments = {"CTYPE1": "Name of coord X axis", "CTYPE2": "Name of coord Y axis", "CRPIX1": "Coord system X ref pixel", "CRPIX2": "Coord system Y ref pixel",
+    comments = {"CTYPE1": "Name of coord X axis", "CTYPE2": "Name of coord Y axis", "CRPIX1": "Coord system X ref pixel",
+                "CRPIX2": "Coord system Y ref pixel",
                 "CRVAL1": "Coord system value at CRPIX1", "CRVAL2": "Coord system value at CRPIX2", "CUNIT1": "Coordinate units for X axis",
                 "CUNIT2": "Coordinate units for Y axis"}
     return [("EXTNAME", str(qid), ""), ("HDUVERS", 1, ""), ("CCD_ID", ccdid, "ID value of CCD detector"),
             ("CCDNAME", f"S{ccdid:02d}", "Detector name or serial number"), ("AMP_ID", qid - 1, "ID value of CCD amplifier"),
             ("AMP_NAME", AMP_LETTERS[qid - 1], "Name of CCD amplifier"), ("GAIN", amplifier.gain, "Gain e-/adu"),
             ("READNOI", amplifier.read_noise, "Read noise e-"), ("DARKCUR", 1.0, "Dark current e-/s @ 150 K"),
-            ("WCSVERS", "2.1", "WCS version number"), ("WCSAXES", 2, "Number of WCS axes"), ("WCSNAME", "ZTF", "Name of the WCS coordinate system"),
+            ("WCSVERS", "2.1", "WCS version number"), ("WCSAXES", 2, "Number of WCS axes"),
+            ("WCSNAME", "ZTF", "Name of the WCS coordinate system"),
             ("RADESYS", "ICRS", "Coordinate reference system"),
             *((key, value, comments.get(key, "WCS matrix")) for key, value in wcs.cards().items() if not key.startswith("PV")),
             ("CCD_ROT", 0.0, "CCD rotation angle")]

@@ -28,9 +28,10 @@ class SimulatedQuadrant:
     100 pixels (faint ones 25) outside; `mag` is the PS1 magnitude in the band. streaks : STREAK rows; trails : TRAIL rows.
     true_wcs : where the pixels look; nominal_wcs : what the header claims (commanded pointing, no distortion).
     zero_point, colour_term : m_PS1 = m_inst + zero_point + colour_term * colour for all the light of a star; `aperture_fraction` of it
-    lies within 12 pixels. psf : TruePsf (render, fwhm, effective_fwhm). response, bias : true flat (median 1) and bias structure [DN].
+    lies within 12 pixels. psf : TruePsf (render, fwhm, effective_fwhm). response, bias : true flat (mean 1) and bias structure [DN].
     saturated, cosmic_ray_mask, trail_mask, dead, noisy : bool (ny, nx); cosmic_dn float32 [DN]; the cosmic-ray mask holds the pixels
-    where a ray added more than three times the noise of the sky. gaia, ps1 : catalogues with a 2 arcmin margin. gain [electron/DN], read_noise [electron].
+    where a ray added more than three times the noise of the sky. gaia, ps1 : catalogues with a 2 arcmin margin. gain [electron/DN],
+    read_noise [electron].
     """
 
     camera: Camera
@@ -77,7 +78,8 @@ class SimulatedQuadrant:
         return self.conditions.mjd_mid + 2400000.5
 
     def linear(self) -> np.ndarray:
-        """The perfectly calibrated image, float32 (ny, nx) [DN]: true overscan level, bias, non-linearity and response taken out; NaN where dead.
+        """The perfectly calibrated image, float32 (ny, nx) [DN]: true overscan level, bias, non-linearity and response taken out; NaN
+        where dead.
 
         The level is the mean of the clean overscan columns, row by row smoothed; so the noise of the level is small but not zero.
         """
@@ -110,16 +112,17 @@ def quadrant_sky(camera: Camera, ccdid: int, qid: int, field_centre: tuple[float
     return universe.around(*centre, half[0] + turn * half[1] + margin_deg, half[1] + turn * half[0] + margin_deg)
 
 
-def calibrators(camera: Camera, ccdid: int, qid: int, field_centre: tuple[float, float], universe: sky.Sky) -> tuple[np.ndarray, np.ndarray]:
+def calibrators(camera: Camera, ccdid: int, qid: int, field_centre: tuple[float, float],
+                universe: sky.Sky) -> tuple[np.ndarray, np.ndarray]:
     """(Gaia, PS1) tables of a field quadrant with the 2 arcmin margin."""
     sources = quadrant_sky(camera, ccdid, qid, field_centre, universe)
     return sky.gaia_table(sources, universe.seed), sky.ps1_table(sources, universe.seed)
 
 
 def simulate_quadrant(camera: Camera, *, density: str = "high-lat", seed: int = 1, filter: str = "zr", seeing_arcsec: float = 2.0,
-                      pointing_error_arcsec: tuple[float, float] | None = None, clouds_mag: float = 0.0, airmass: float = 1.1, sky_factor: float = 1.0,
-                      number: int = 0, obsjd: float = DEFAULT_OBSJD, ccdid: int | None = None, qid: int | None = None,
-                      field: int | tuple[float, float] = DEFAULT_FIELD, boost: float | None = None, points: np.ndarray | None = None,
+                      pointing_error_arcsec: tuple[float, float] | None = None, clouds_mag: float = 0.0, airmass: float = 1.1,
+                      sky_factor: float = 1.0, number: int = 0, obsjd: float = DEFAULT_OBSJD, ccdid: int | None = None,
+                      qid: int | None = None, field: int | tuple[float, float] = DEFAULT_FIELD, boost: float | None = None, points: np.ndarray | None = None,
                       streaks: np.ndarray | None = None, trails: int | np.ndarray = 0, cosmic_rays: float = 1.0) -> SimulatedQuadrant:
     """Simulate one quadrant of one exposure.
 
@@ -140,15 +143,18 @@ def simulate_quadrant(camera: Camera, *, density: str = "high-lat", seed: int = 
     sources = quadrant_sky(camera, ccdid, qid, centre, universe, CALIBRATOR_MARGIN_DEG + np.hypot(*error) / 3600.0)
     if isinstance(trails, int):
         trails = random_trails(camera, trails, generator(seed, "trails", number, ccdid, qid))
-    made = exposure.expose(camera, ccdid, qid, sources, centre, conditions, seed, points=points, streaks=streaks, trails=trails, cosmic_rays=cosmic_rays)
+    made = exposure.expose(camera, ccdid, qid, sources, centre, conditions, seed, points=points, streaks=streaks, trails=trails,
+                           cosmic_rays=cosmic_rays)
     gaia, ps1 = calibrators(camera, ccdid, qid, centre, universe)
     amplifier = camera.amplifier(ccdid, qid)
     noise = np.hypot(np.sqrt(made.sky_dn / amplifier.gain), amplifier.read_noise / amplifier.gain)
     middle = (camera.crpix[0] - 1, camera.crpix[1] - 1)
     return SimulatedQuadrant(
         camera=camera, ccdid=ccdid, qid=qid, conditions=conditions, field_centre=centre, raw=made.raw, overscan=made.overscan,
-        objects=made.objects, streaks=made.streaks, trails=made.trails, true_wcs=made.wcs, nominal_wcs=camera.nominal_wcs(ccdid, qid, *centre),
-        zero_point=made.throughput.zero_point, colour_term=made.throughput.colour_term, aperture_fraction=made.psf.aperture_fraction(*middle),
+        objects=made.objects, streaks=made.streaks, trails=made.trails, true_wcs=made.wcs,
+        nominal_wcs=camera.nominal_wcs(ccdid, qid, *centre),
+        zero_point=made.throughput.zero_point, colour_term=made.throughput.colour_term,
+        aperture_fraction=made.psf.aperture_fraction(*middle),
         sky_dn=made.sky_dn, psf=made.psf, response=made.detector.response, bias=made.detector.bias, dead=made.detector.dead,
         noisy=made.detector.noisy, saturated=made.saturated, cosmic_dn=made.cosmic_dn, cosmic_ray_mask=made.cosmic_dn > 3.0 * noise,
         trail_mask=made.trail_mask, gaia=gaia, ps1=ps1, gain=amplifier.gain, read_noise=amplifier.read_noise,
@@ -157,12 +163,14 @@ def simulate_quadrant(camera: Camera, *, density: str = "high-lat", seed: int = 
 
 def simulate_epochs(camera: Camera, count: int, *, first: int = 0, seeing_arcsec: tuple[float, float] = (2.0, 2.6),
                     airmass: tuple[float, float] = (1.05, 1.5), days: float = 1.0, points=None, **options) -> list[SimulatedQuadrant]:
-    """Several epochs of one sky, `days` apart, seeing and airmass drawn between the limits; `points` is a list, one table (or None) an epoch.
+    """Several epochs of one sky, `days` apart, seeing and airmass drawn between the limits; `points` is a list, one table (or None) an
+    epoch.
 
     Options are those of `simulate_quadrant`. For many full-size epochs call `epoch_options` and simulate them one at a time.
     """
     points = [None] * count if points is None else points
-    return [simulate_quadrant(camera, points=points[n], **epoch_options(first + n, seeing_arcsec=seeing_arcsec, airmass=airmass, days=days, **options))
+    return [simulate_quadrant(camera, points=points[n], **epoch_options(first + n, seeing_arcsec=seeing_arcsec, airmass=airmass, days=days,
+                                                                        **options))
             for n in range(count)]
 
 
@@ -174,7 +182,8 @@ def epoch_options(number: int, *, seeing_arcsec: tuple[float, float] = (2.0, 2.6
             "airmass": float(draw.uniform(*airmass)), "sky_factor": float(draw.uniform(0.85, 1.3)), **options}
 
 
-def simulate_bias(camera: Camera, number: int, *, seed: int = 1, ccdid: int | None = None, qid: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def simulate_bias(camera: Camera, number: int, *, seed: int = 1, ccdid: int | None = None,
+                  qid: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """(raw, overscan) uint16 of a bias frame of the same detector."""
     ccdid, qid = (ccdid, qid) if ccdid and qid else default_quadrant(camera)
     instrument = detectors.make_detector(camera, ccdid, qid, seed)
@@ -193,7 +202,8 @@ def simulate_flat(camera: Camera, number: int, *, seed: int = 1, filter: str = "
     leds = camera.filter(filter).leds
     light = detectors.lamp_pattern(camera, leds[number % len(leds)] if led is None else led, camera.shape)
     light *= np.float32(level_dn * (1.0 + 0.02 * rng.normal()))
-    made = detectors.read_out(instrument, camera, light, exptime, rng, cosmic_electrons=exposure.cosmic_charge(camera.shape, exptime + 8.0, rng))
+    made = detectors.read_out(instrument, camera, light, exptime, rng,
+                              cosmic_electrons=exposure.cosmic_charge(camera.shape, exptime + 8.0, rng))
     return made.raw, made.overscan
 
 

@@ -21,7 +21,8 @@ V_MINUS_R = 0.20
 V_MINUS_G = -0.25
 """PS1 colours of a moderately red asteroid."""
 
-ORBIT = np.dtype([("id", "i8"), ("packed", "S7"), ("readable", "S28"), ("known", "?"), ("h", "f8"), ("slope", "f8"), ("epoch_jd", "f8"), ("mean_anomaly", "f8"),
+ORBIT = np.dtype([("id", "i8"), ("packed", "S7"), ("readable", "S28"), ("known", "?"), ("h", "f8"), ("slope", "f8"), ("epoch_jd", "f8"),
+                  ("mean_anomaly", "f8"),
                   ("peri", "f8"), ("node", "f8"), ("inclination", "f8"), ("e", "f8"), ("a", "f8")])
 """Osculating elements: J2000 ecliptic, degrees, AU; epoch JD (TT). Ids are negative, so that they cannot be those of stars."""
 
@@ -45,9 +46,9 @@ def observer(camera: Camera, mjd_utc) -> tuple[np.ndarray, np.ndarray]:
     """(heliocentric ICRS position of the observatory [AU] (..., 3), JD in TDB) at times, from astropy's built-in ephemeris."""
     with iers.conf.set_temp("auto_download", False), iers.conf.set_temp("iers_degraded_accuracy", "ignore"):
         time = Time(mjd_utc, format="mjd", scale="utc")
-        earth = (get_body_barycentric("earth", time, ephemeris="builtin") - get_body_barycentric("sun", time, ephemeris="builtin")).xyz.to_value("au")
+        earth, sun = (get_body_barycentric(name, time, ephemeris="builtin").xyz.to_value("au") for name in ("earth", "sun"))
         site = EarthLocation.from_geodetic(camera.longitude_deg, camera.latitude_deg, camera.altitude_m)
-        return (earth + site.get_gcrs_posvel(time)[0].xyz.to_value("au")).T, time.tdb.jd
+        return (earth - sun + site.get_gcrs_posvel(time)[0].xyz.to_value("au")).T, time.tdb.jd
 
 
 def see(orbit: np.void, place: np.ndarray, jd_tdb: float) -> Place:
@@ -121,7 +122,8 @@ def make_orbit(number: int, ra: float, dec: float, v_mag: float, known: bool, pl
     if not known:
         orbit["packed"], orbit["readable"] = f"K18V{number % 100:02d}A", f"2018 VA{number % 100}"
     epoch = np.floor(jd) + 0.5
-    orbit["mean_anomaly"] = np.mod(orbit["mean_anomaly"] + np.degrees(np.sqrt(GM_SUN / orbit["a"] ** 3)) * (epoch - jd_then), 360.0).round(5)
+    motion = np.degrees(np.sqrt(GM_SUN / orbit["a"] ** 3))
+    orbit["mean_anomaly"] = np.mod(orbit["mean_anomaly"] + motion * (epoch - jd_then), 360.0).round(5)
     orbit["epoch_jd"] = epoch
     orbit["h"] = np.round(v_mag - _dimming(_turn_x(OBLIQUITY_RAD) @ body, distance * towards, 0.15), 2)
     for name, digits in (("peri", 5), ("node", 5), ("inclination", 5), ("e", 7), ("a", 7)):
@@ -167,15 +169,16 @@ def pack_epoch(jd_tt: float) -> str:
 def mpcorb_line(orbit: np.void) -> str:
     """One line of MPCORB.DAT in the Minor Planet Center's fixed columns (202 characters)."""
     motion = np.degrees(np.sqrt(GM_SUN / orbit["a"] ** 3))
-    return (f"{orbit['packed'].decode():7s} {orbit['h']:5.2f} {orbit['slope']:5.2f} {pack_epoch(orbit['epoch_jd']):5s} {orbit['mean_anomaly']:9.5f}  "
-            f"{orbit['peri']:9.5f}  {orbit['node']:9.5f}  {orbit['inclination']:9.5f}  {orbit['e']:9.7f} {motion:11.8f} {orbit['a']:11.7f}  "
+    return (f"{orbit['packed'].decode():7s} {orbit['h']:5.2f} {orbit['slope']:5.2f} {pack_epoch(orbit['epoch_jd']):5s} "
+            f"{orbit['mean_anomaly']:9.5f}  {orbit['peri']:9.5f}  {orbit['node']:9.5f}  {orbit['inclination']:9.5f}  "
+            f"{orbit['e']:9.7f} {motion:11.8f} {orbit['a']:11.7f}  "
             f"0 {'MPO000000':9s}  {100:4d}  {8:2d} {'2008-2018':9s} {0.50:4.2f} {'M-v':3s} {'3Ek':3s} {'MPC':10s} {'0000':4s} "
             f"{orbit['readable'].decode():28s}{'20181031':8s}")
 
 
 def write_mpcorb(path: Path, orbits: Iterable[np.void]) -> None:
     """The known orbits as MPCORB.DAT: a header that ends with a line of dashes, then one line an orbit."""
-    titles = ("Des'n     H     G   Epoch     M        Peri.      Node       Incl.       e            n           a        Reference #Obs #Opp    Arc"
-              "    rms  Perts   Computer")
+    titles = ("Des'n     H     G   Epoch     M        Peri.      Node       Incl.       e            n           a        "
+              "Reference #Obs #Opp    Arc    rms  Perts   Computer")
     lines = ["MINOR PLANET CENTER ORBIT DATABASE (MPCORB)", "", "Simulated orbits in the format of MPCORB.DAT.", "", titles, "-" * 160]
     path.write_text("\n".join([*lines, *(mpcorb_line(orbit) for orbit in orbits)]) + "\n")

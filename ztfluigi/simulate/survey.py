@@ -16,17 +16,18 @@ from targets import paths
 from targets.codecs import catalog
 from targets.paths import RawName
 from ztfluigi.model.camera import Camera
-from ztfluigi.simulate import detector as detectors
-from ztfluigi.simulate import exposure, faults, optics, plan, rawfile, scene, sky, solar_system
+from ztfluigi.simulate import exposure, faults, plan, rawfile, scene, sky, solar_system
 from ztfluigi.simulate.ephemeris import circumstances
 from ztfluigi.simulate.exposure import POINT, STREAK, TRAIL
 from ztfluigi.simulate.plan import Planned, SurveyPlan
 from ztfluigi.simulate.seeds import generator
 from ztfluigi.simulate.solar_system import ORBIT
 
-TRANSIENT = np.dtype([("id", "i8"), ("ra", "f8"), ("dec", "f8"), ("start_mjd", "f8"), ("mag_r", "f8"), ("mag_mjd", "f8"), ("colour", "f8"), ("host", "i8")])
+TRANSIENT = np.dtype([("id", "i8"), ("ra", "f8"), ("dec", "f8"), ("start_mjd", "f8"), ("mag_r", "f8"), ("mag_mjd", "f8"), ("colour", "f8"),
+                      ("host", "i8")])
 """A transient: light grows as (t - start)^2; `mag_r` is the magnitude at `mag_mjd`; `colour` g - r; `host` the id of its galaxy, or -1."""
-POSITION = np.dtype([("id", "i8"), ("exposure", "S14"), ("ra", "f8"), ("dec", "f8"), ("mag", "f8"), ("distance", "f8"), ("sun_distance", "f8")])
+POSITION = np.dtype([("id", "i8"), ("exposure", "S14"), ("ra", "f8"), ("dec", "f8"), ("mag", "f8"), ("distance", "f8"),
+                     ("sun_distance", "f8")])
 STREAK_ROW = np.dtype([("exposure", "S14"), *STREAK.descr])
 TRAIL_ROW = np.dtype([("exposure", "S14"), ("ccdid", "i2"), ("qid", "i2"), *TRAIL.descr])
 FLAT_LEVEL_DN = 15000.0
@@ -55,7 +56,8 @@ class Survey:
         self.names = {item.conditions.number: rawfile.exposure_name(item.request_jd) for item in self.exposures}
         self.sources = lru_cache(maxsize=8)(self._sources)
         sky_exposures = [item for item in self.exposures if item.type == "o"]
-        self.mid_mjd = float(np.mean([item.conditions.mjd_mid for item in sky_exposures if item.night == survey_plan.nights[-1].date] or [0.0]))
+        last = [item.conditions.mjd_mid for item in sky_exposures if item.night == survey_plan.nights[-1].date]
+        self.mid_mjd = float(np.mean(last)) if last else 0.0
         self.transients = self._draw_transients()
         self.orbits = self._draw_orbits()
         self.positions = self._mover_positions(sky_exposures)
@@ -93,7 +95,8 @@ class Survey:
                 host = near[rng.integers(len(near))]
                 offset = host["radius_arcsec"] * np.abs(rng.normal(0.0, 0.8)) / 3600.0
                 turn = rng.uniform(0, 2 * np.pi)
-                row["ra"], row["dec"] = host["ra"] + offset * np.cos(turn) / np.cos(np.radians(host["dec"])), host["dec"] + offset * np.sin(turn)
+                row["ra"] = host["ra"] + offset * np.cos(turn) / np.cos(np.radians(host["dec"]))
+                row["dec"] = host["dec"] + offset * np.sin(turn)
                 row["host"] = host["id"]
         return rows
 
@@ -102,8 +105,8 @@ class Survey:
         count = self.plan.known + self.plan.unknown
         spots = self._spots(rng, count)
         place, jd = solar_system.observer(self.camera, self.mid_mjd)
-        rows = [solar_system.make_orbit(n, *spot, rng.uniform(*self.plan.asteroid_mags) + solar_system.V_MINUS_R, n < self.plan.known, place, jd, rng)
-                for n, spot in enumerate(spots)]
+        rows = [solar_system.make_orbit(n, *spot, rng.uniform(*self.plan.asteroid_mags) + solar_system.V_MINUS_R, n < self.plan.known,
+                                        place, jd, rng) for n, spot in enumerate(spots)]
         return np.concatenate(rows) if rows else np.zeros(0, ORBIT)
 
     def _mover_positions(self, items: list[Planned]) -> np.ndarray:
@@ -112,8 +115,8 @@ class Survey:
         for item, place, jd in zip(items, places, jds, strict=True):
             for orbit in self.orbits:
                 seen = solar_system.see(orbit, place, jd)
-                rows.append((orbit["id"], self.names[item.conditions.number].encode(), seen.ra, seen.dec, seen.mag(item.filter), seen.distance,
-                             seen.sun_distance))
+                rows.append((orbit["id"], self.names[item.conditions.number].encode(), seen.ra, seen.dec, seen.mag(item.filter),
+                             seen.distance, seen.sun_distance))
         return np.array(rows, POSITION)
 
     def _draw_streaks(self, items: list[Planned]) -> np.ndarray:
@@ -135,9 +138,9 @@ class Survey:
         points = np.zeros(len(alive) + len(movers), POINT)
         age, then = mjd - alive["start_mjd"], alive["mag_mjd"] - alive["start_mjd"]
         mags = alive["mag_r"] - 5.0 * np.log10(age / then) + np.where(item.filter == "zg", alive["colour"], 0.0)
-        for name_, first, second in (("id", alive["id"], movers["id"]), ("ra", alive["ra"], movers["ra"]), ("dec", alive["dec"], movers["dec"]),
-                                     ("mag", mags, movers["mag"])):
-            points[name_] = np.concatenate([first, second])
+        for column in ("id", "ra", "dec"):
+            points[column] = np.concatenate([alive[column], movers[column]])
+        points["mag"] = np.concatenate([mags, movers["mag"]])
         return points
 
     def trails(self, item: Planned, ccdid: int, qid: int) -> np.ndarray:
@@ -152,8 +155,8 @@ class Survey:
         """Pixels and truth of one quadrant of a sky exposure."""
         name = self.names[item.conditions.number].encode()
         streaks = self.streaks[self.streaks["exposure"] == name][list(STREAK.names)].astype(STREAK)
-        return exposure.expose(self.camera, ccdid, qid, self.sources(ccdid, qid), self.centre, item.conditions, self.seed, points=self.points(item),
-                               streaks=streaks, trails=self.trails(item, ccdid, qid))
+        return exposure.expose(self.camera, ccdid, qid, self.sources(ccdid, qid), self.centre, item.conditions, self.seed,
+                               points=self.points(item), streaks=streaks, trails=self.trails(item, ccdid, qid))
 
     def pixels(self, item: Planned, ccdid: int, qid: int) -> tuple[np.ndarray, np.ndarray]:
         """(raw, overscan) of one quadrant of any exposure."""
@@ -190,10 +193,11 @@ class Survey:
         for ccdid, qid in self.camera.quadrants:
             gaia, ps1 = scene.calibrators(self.camera, ccdid, qid, self.centre, self.universe)
             cards = {"FIELDID": self.plan.field, "CCDID": ccdid, "QID": qid}
-            for path, write, table, values in ((paths.gaia, catalog.write_gaia, gaia, ("Gaia", "DR2")), (paths.ps1, catalog.write_ps1, ps1, ("PS1", "DR1"))):
+            for path, write, table, name, release in ((paths.gaia, catalog.write_gaia, gaia, "Gaia", "DR2"),
+                                                      (paths.ps1, catalog.write_ps1, ps1, "PS1", "DR1")):
                 final = Path(root) / path(self.plan.field, ccdid, qid)
                 final.parent.mkdir(parents=True, exist_ok=True)
-                write(final, table, {**cards, "CATNAME": values[0], "CATDR": values[1]})
+                write(final, table, {**cards, "CATNAME": name, "CATDR": release})
 
     def write_truth(self, root: Path, quadrants: dict[tuple[int, int], list[dict]]) -> None:
         """Everything that was put in, under `truth/`."""
@@ -202,20 +206,21 @@ class Survey:
         trails = [(self.names[item.conditions.number].encode(), ccdid, qid, *row) for item in self.exposures if item.trails
                   for ccdid, qid in self.camera.quadrants for row in self.trails(item, ccdid, qid)]
         footprint = np.concatenate([self.sources(ccdid, qid) for ccdid, qid in self.camera.quadrants])
-        tables = {"sources": footprint[np.unique(footprint["id"], return_index=True)[1]], "transients": self.transients, "orbits": self.orbits,
-                  "movers": self.positions, "streaks": self.streaks, "trails": np.array(trails, TRAIL_ROW)}
+        tables = {"sources": footprint[np.unique(footprint["id"], return_index=True)[1]], "transients": self.transients,
+                  "orbits": self.orbits, "movers": self.positions, "streaks": self.streaks, "trails": np.array(trails, TRAIL_ROW)}
         for name, table in tables.items():
             catalog.write_table(folder / f"{name}.fits", table)
         records = [self._record(item, quadrants) for item in self.exposures]
-        head = {"camera": self.camera.name, "seed": self.seed, "density": self.universe.density, "boost": self.universe.boost, "field": self.plan.field,
-                "ra": self.centre[0], "dec": self.centre[1], "plan": asdict(self.plan)}
+        head = {"camera": self.camera.name, "seed": self.seed, "density": self.universe.density, "boost": self.universe.boost,
+                "field": self.plan.field, "ra": self.centre[0], "dec": self.centre[1], "plan": asdict(self.plan)}
         (folder / "survey.json").write_text(json.dumps({**head, "exposures": records}, indent=1) + "\n")
 
     def _record(self, item: Planned, quadrants: dict) -> dict:
         c = item.conditions
         record = {"exposure": self.names[c.number], "number": c.number, "night": item.night, "type": item.type, "filter": item.filter,
-                  "obsjd": c.obsjd, "mjd_mid": c.mjd_mid, "exptime": c.exptime, "files": [self.raw_name(item, ccd).filename for ccd in self.camera.ccds],
-                  "fault": item.fault, "cloudy": item.cloudy, "led": item.led}
+                  "obsjd": c.obsjd, "mjd_mid": c.mjd_mid, "exptime": c.exptime,
+                  "files": [self.raw_name(item, ccd).filename for ccd in self.camera.ccds], "fault": item.fault,
+                  "cloudy": item.cloudy, "led": item.led}
         if item.type == "o":
             record |= {"seeing_arcsec": c.seeing_arcsec, "airmass": c.airmass, "clouds_mag": c.clouds_mag,
                        "pointing_error_arcsec": list(c.pointing_error_arcsec), "streaks": item.streaks, "trails": item.trails,
@@ -225,8 +230,9 @@ class Survey:
 
 def _quadrant_truth(camera: Camera, ccdid: int, qid: int, made: exposure.QuadrantExposure) -> dict:
     middle = (camera.crpix[0] - 1, camera.crpix[1] - 1)
-    return {"ccdid": ccdid, "qid": qid, "zero_point": made.throughput.zero_point, "colour_term": made.throughput.colour_term, "sky_dn": made.sky_dn,
-            "fwhm_pix": made.psf.effective_fwhm(*middle), "aperture_fraction": made.psf.aperture_fraction(*middle), "wcs": made.wcs.cards(),
+    return {"ccdid": ccdid, "qid": qid, "zero_point": made.throughput.zero_point, "colour_term": made.throughput.colour_term,
+            "sky_dn": made.sky_dn, "fwhm_pix": made.psf.effective_fwhm(*middle),
+            "aperture_fraction": made.psf.aperture_fraction(*middle), "wcs": made.wcs.cards(),
             "saturated_pixels": int(made.saturated.sum()), "cosmic_ray_pixels": int((made.cosmic_dn > 20.0).sum()),
             "trail_pixels": int(made.trail_mask.sum())}
 

@@ -35,7 +35,8 @@ class Truth:
 
     @property
     def exposures(self) -> list[dict]:
-        """Records of every exposure: exposure (filefracday), night, type, filter, obsjd, fault, cloudy; of the sky also seeing, airmass, quadrants."""
+        """Records of every exposure: exposure (filefracday), night, type, filter, obsjd, fault, cloudy; of the sky also seeing, airmass,
+        quadrants."""
         return self.survey["exposures"]
 
     def exposure(self, name: str) -> dict:
