@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 
 from targets.codecs import catalog, raw
 from targets.paths import MPCORB, RawName, gaia, ps1
+from ztfluigi.cli import simulate
 from ztfluigi.model.camera import load_camera
 from ztfluigi.model.errors import BadInput
 from ztfluigi.model.ids import night_of
@@ -124,6 +126,14 @@ def test_bias_and_flat_headers(made, truth):
 def test_sexagesimal(degrees, text):
     assert rawfile._hms(degrees, "h m s") == text
     assert rawfile._dms(-0.5, ":") == "-00:30:00.0"
+
+
+@pytest.mark.parametrize("words, sentence", [(["--preset", "huge"], "presets are demo, tiny"), (["--nights", "9"], "outside 1 to 3")])
+def test_the_command_refuses_what_it_does_not_know(words, sentence, tmp_path):
+    parser = argparse.ArgumentParser()
+    simulate.add_parser(parser.add_subparsers())
+    with pytest.raises(BadInput, match=sentence):
+        simulate.run(parser.parse_args(["simulate", "--root", str(tmp_path), *words]))
 
 
 @pytest.mark.slow
