@@ -26,7 +26,11 @@ __all__ = ["Between", "PostgresRegistry", "ProductRow", "RawFile", "Registry"]
 WAITING = "waiting"
 """Fate in `counts` of a quadrant that has no row yet: its night is not finished."""
 FATE_ORDER = ("failed", "quarantined", "unusable", "sealed", "nothing-to-do")
-"""The fate of a quadrant is the first of these that one of its products has."""
+"""The fate of a quadrant whose chain has not ended is the first of these that one of its products has."""
+CHAIN = "Quadrant"
+"""The product that ends the chain of a science quadrant; its state is the quadrant's fate."""
+PACKET = "packet"
+"""Fate of an event that became a packet; any other is the reason why it did not."""
 QUADRANTS = (1, 2, 3, 4)
 INGEST = "IngestCcd"
 MARKS = ("is_bad", "replaced_by", "good_after", "good_until", "vbest")
@@ -126,7 +130,7 @@ class Registry(abc.ABC):
     @abc.abstractmethod
     def counts(self, night: str) -> dict[str, dict[str, int]]:
         """Fates of a night: `raw files`, `quadrants`, `events`, `packets`, each fate to number. A quadrant of an accepted file
-        without a row counts as `waiting`; an event that was not judged too."""
+        without a row counts as `waiting`; an event that was not judged too. An event is `sealed` in a packet, or `nothing-to-do`."""
 
 
 class PostgresRegistry(Registry):
@@ -247,18 +251,18 @@ class PostgresRegistry(Registry):
         raw = "select state, count(*) as n from raw_files where night = %(night)s group by 1"
         quadrants = """
             select coalesce(state, %(waiting)s) as state, count(*) as n from (
-                select r.exposure, r.ccdid, q.qid, (%(order)s::text[])[
-                       min(array_position(%(order)s::text[], p.state)) filter (where p.qid = q.qid or r.imgtype <> 'o')] as state
+                select r.exposure, r.ccdid, q.qid, coalesce(max(p.state) filter (where p.kind = %(chain)s), (%(order)s::text[])[
+                       min(array_position(%(order)s::text[], p.state)) filter (where p.qid = q.qid or r.imgtype <> 'o')]) as state
                 from raw_files r cross join unnest(%(quadrants)s::int[]) as q(qid)
                 left join products p on p.exposure = r.exposure and p.ccdid = r.ccdid and (p.qid = q.qid or p.qid is null)
                      and p.run = %(run)s and p.vbest > 0 and p.kind <> %(ingest)s
                 where r.night = %(night)s and r.state = 'sealed' group by 1, 2, 3) fates
             group by 1"""
-        events = ("select coalesce(fate, %(waiting)s) as state, count(*) as n from candidates "
-                  "where nid = %(nid)s and run = %(run)s group by 1")
+        events = ("select case when fate is null then %(waiting)s when fate = %(packet)s then 'sealed' else 'nothing-to-do' end as state, "
+                  "count(*) as n from candidates where nid = %(nid)s and run = %(run)s group by 1")
         packets = "select state, count(*) as n from alerts where run = %(run)s and night = %(night)s group by 1"
         args = {"night": night, "nid": night_nid(night), "run": self.run, "waiting": WAITING, "order": list(FATE_ORDER),
-                "quadrants": list(QUADRANTS), "ingest": INGEST}
+                "quadrants": list(QUADRANTS), "ingest": INGEST, "chain": CHAIN, "packet": PACKET}
         parts = {"raw files": raw, "quadrants": quadrants, "events": events, "packets": packets}
         return {name: {r["state"]: r["n"] for r in database.query(sql, args)} for name, sql in parts.items()}
 

@@ -8,7 +8,7 @@ import datetime
 from collections import Counter
 from collections.abc import Callable
 
-from targets.registry import FATE_ORDER, INGEST, QUADRANTS, WAITING, Registry, attempts_after, check_filters, check_marks
+from targets.registry import CHAIN, FATE_ORDER, INGEST, QUADRANTS, WAITING, Registry, attempts_after, check_filters, check_marks
 from targets.rows import Between, ProductRow, RawFile, completed
 from ztfluigi.model.errors import BadInput
 
@@ -111,7 +111,8 @@ class InMemoryRegistry(Registry):
         states = {row.state for row in self.rows if row.vbest > 0 and row.kind != INGEST
                   and (row.exposure, row.ccdid) == (raw.exposure, raw.ccdid)
                   and (row.qid == qid or (row.qid is None and raw.imgtype != "o"))}
-        return next((state for state in FATE_ORDER if state in states), WAITING)
+        chain = self._find(CHAIN, f"{raw.exposure}/{raw.ccdid}/{qid}")
+        return chain.state if chain else next((state for state in FATE_ORDER if state in states), WAITING)
 
 
 def _passes(value, wanted) -> bool:

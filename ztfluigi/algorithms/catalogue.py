@@ -51,7 +51,7 @@ def measure_quadrant(image: Calibrated, *, config: Mapping[str, object], ps1: np
     """
     sky = background.estimate(image.data, image.mask, config=config["background"])
     residual = image.data - sky.level
-    detections = detection.detect(residual, sky.rms, image.mask, config=config["detection"])
+    detections = detection.detect(residual, sky.rms, image.mask, gain=image.gain, config=config["detection"])
     model, metrics = psf.build_psf(residual, image.sigma, image.mask, detections, config=config["psf"])
     psfcat, _ = psf_photometry.fit_catalogue(residual, image.sigma, image.mask, detections, model, image.wcs, config=config["psf_photometry"])
     sexcat = apertures.measure(residual, sky.rms, image.mask, wcs=image.wcs, gain=image.gain, config=config["apertures"])
@@ -68,7 +68,8 @@ def measure_quadrant(image: Calibrated, *, config: Mapping[str, object], ps1: np
             metrics |= {"zero_point_failed": 1, **reason.numbers}
     if zero_point is not None:
         metrics["maglim"] = limits.limiting_magnitude(psfcat, zero_point)
-        metrics["maglim_theory"] = limits.theoretical_limit(sky.median_rms, model, image.gain, zero_point)
+        centre = model.render((image.data.shape[1] - 1) / 2, (image.data.shape[0] - 1) / 2)
+        metrics["maglim_theory"] = limits.theoretical_limit(sky.median_rms, centre, image.gain, zero_point)
     infobits, status = quality.judge_science(metrics)
     return Catalogue(model, psfcat, sexcat, fitted, apcor, apcorun, metrics, infobits, status)
 

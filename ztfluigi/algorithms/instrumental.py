@@ -47,16 +47,19 @@ def solve_quadrant(calibrated: Calibrated, *, gaia: np.ndarray, prior: TpvWcs, j
     """Sky, detections, artefact masks and astrometry of a calibrated quadrant; `calibrated` is completed in place."""
     sky = background.estimate(calibrated.data, calibrated.mask, config=config["background"])
     residual = calibrated.data - sky.level
-    detections = detection.detect(residual, sky.rms, calibrated.mask, config=config["detection"])
+    detections = detection.detect(residual, sky.rms, calibrated.mask, gain=calibrated.gain, config=config["detection"])
     metrics = calibrated.metrics
-    metrics |= {"background_dn": sky.median, "noise_dn": sky.median_rms, "n_detections": len(detections),
-                "saturated_percent": 100.0 * metrics.get("saturated_fraction", 0.0)}
+    metrics |= {"background_dn": sky.median, "noise_dn": sky.median_rms, "n_detections": len(detections)}
     fwhm = detection.image_fwhm(detections)
-    mask, metrics["n_cosmic"] = artifacts.mask_cosmic_rays(calibrated.data, calibrated.sigma, calibrated.mask, sky, fwhm,
-                                                           config=config["artifacts"])
+    # bleeds first: their mask shields them from both searches
+    mask, metrics["n_saturated"] = artifacts.mask_saturation(calibrated.data, calibrated.mask, calibrated.saturate, config=config["artifacts"])
+    if np.isfinite(fwhm):
+        mask, metrics["n_cosmic"] = artifacts.mask_cosmic_rays(calibrated.data, calibrated.sigma, mask, sky, fwhm, config=config["artifacts"])
     mask, metrics["n_tracks"] = artifacts.mask_tracks(calibrated.data, calibrated.sigma, mask, sky, config=config["artifacts"])
     calibrated.mask = mask
     solution = astrometry.solve(detections, gaia, prior=prior, jd=jd, shape=calibrated.data.shape, config=config["astrometry"])
     calibrated.wcs = solution.wcs
     metrics |= solution.metrics
+    x, y = solution.wcs.pixel(*astrometry.carry_to_epoch(gaia, jd))
+    calibrated.mask, metrics["n_halo"] = artifacts.mask_ghosts(mask, x, y, gaia["phot_g_mean_mag"], config=config["artifacts"])
     return Reduced(calibrated, sky, detections, solution.residuals)

@@ -9,6 +9,7 @@ from targets import paths, rawfiles
 from targets.codecs import alert as alert_codec
 from targets.codecs import catalog as catalog_codec
 from targets.codecs import image as image_codec
+from targets.registry import PACKET
 from targets.sealed import Stage
 from ztfluigi.algorithms import packets
 from ztfluigi.model.alert_schema import CUTOUTS
@@ -16,7 +17,7 @@ from ztfluigi.model.errors import NoWork
 from ztfluigi.model.ids import ccd_and_quadrant
 from ztfluigi.services import candidates, database
 from ztfluigi.tasks.base import Built, Product
-from ztfluigi.tasks.difference import PACKET, DifferenceImage
+from ztfluigi.tasks.difference import DifferenceImage
 from ztfluigi.tasks.reference import usable_reference
 from ztfluigi.tasks.science import OfQuadrant
 from ztfluigi.tasks.settings import configuration, root
@@ -64,7 +65,7 @@ class AlertPackets(OfQuadrant, Product):
         config, stamps = configuration("alerts"), self.cutouts(rows)
         values = self.context(rows, jd)
         past, limits = self.history(values, jd, config)
-        records = [packets.build_packet(row, seen, unseen, stamp, {"rbversion": NO_CLASSIFIER}, version=config.schema, publisher=config.publisher)
+        records = [packets.build_packet(row, seen, unseen, stamp, {"rbversion": NO_CLASSIFIER, "drbversion": NO_CLASSIFIER}, version=config.schema, publisher=config.publisher)
                    for row, seen, unseen, stamp in zip(values, past, limits, stamps, strict=True)]
         alert_codec.pack_alerts(stage["packets"], [(record["candid"], alert_codec.write_packet(record)) for record in records])
         return Built(numbers={"n_packets": len(records)}, place=self.numbers_of_time(jd), also=lambda cursor: self.ledger(cursor, pid, values))

@@ -22,7 +22,7 @@ from targets.current import registry
 from targets.registry import ProductRow
 from targets.sealed import Stage
 from ztfluigi.model.config import critical_values
-from ztfluigi.model.errors import NoWork, Unusable, ZtfError
+from ztfluigi.model.errors import BadInput, NoWork, Unusable, ZtfError
 from ztfluigi.model.provenance import product_id
 from ztfluigi.tasks import process
 from ztfluigi.tasks.settings import configuration, root
@@ -93,6 +93,8 @@ class Product(luigi.Task):
     version = "1.0.0"
     #: Names of the configuration sections whose critical settings shape this product.
     sections: tuple[str, ...] = ()
+    #: Whether compiled kernels do the work: they are loaded before processes are forked for it.
+    kernels = False
     #: Passing trouble is retried this often before the night is left unfinished.
     retry_count = 3
 
@@ -157,6 +159,16 @@ class Product(luigi.Task):
     def path(self, role: str) -> Path:
         """Absolute path of one of this product's files."""
         return self.output().path(role)
+
+    def complete(self) -> bool:
+        """Sealed, or recorded with its reason. A request that cannot be (no such night, no such file) ends with one sentence."""
+        try:
+            done = super().complete()
+        except BadInput as error:
+            process.refuse(error)
+        if not done and self.kernels:
+            process.load_kernels()
+        return done
 
     # -- running ----------------------------------------------------------------------------------------------------------------
     def build(self, stage: Stage) -> Built:

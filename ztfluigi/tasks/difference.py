@@ -9,6 +9,7 @@ from targets import paths
 from targets.codecs import catalog as catalog_codec
 from targets.codecs import daophot
 from targets.codecs import image as image_codec
+from targets.registry import PACKET
 from targets.sealed import Stage
 from ztfluigi.algorithms import cutouts, events, quality
 from ztfluigi.algorithms.subtract import subtract
@@ -21,10 +22,6 @@ from ztfluigi.tasks.reference import ReferenceCatalog, ReferenceImage
 from ztfluigi.tasks.science import OfQuadrant, ScienceImage, SourceCatalog, load_science
 from ztfluigi.tasks.settings import configuration
 
-PACKET = "packet"
-"""Fate of an event that passed the filter."""
-
-
 class DifferenceImage(OfQuadrant, Product):
     """Science minus reference, its PSF, and a row for every event of either sign (product 5)."""
 
@@ -32,6 +29,7 @@ class DifferenceImage(OfQuadrant, Product):
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
     sections = ("difference", "events", "event_filter")
+    kernels = True
 
     def requires(self):
         cell = self.cell

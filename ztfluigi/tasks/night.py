@@ -9,7 +9,7 @@ from targets.current import registry
 from targets.sealed import Stage
 from ztfluigi.model.errors import BadInput
 from ztfluigi.model.ids import SkyCell, night_code
-from ztfluigi.tasks import progress
+from ztfluigi.tasks import process, progress
 from ztfluigi.tasks.alerts import AlertPackets
 from ztfluigi.tasks.base import Built, Choice, Product
 from ztfluigi.tasks.calibration import BiasImage, FlatImage
@@ -69,7 +69,7 @@ class Exposure(luigi.WrapperTask):
     def requires(self):
         names = rawfiles.of_exposure(root(), self.exposure)
         if not names:
-            raise BadInput(f"no raw file of exposure {self.exposure} under {root()}")
+            process.refuse(BadInput(f"exposure {self.exposure} has no raw file under {root()}"))
         return [task for name in names for task in self.of_ccd(name)]
 
     @staticmethod
@@ -92,8 +92,15 @@ class Night(Choice):
         super().__init__(*args, **kwargs)
         progress.root_night(self.night)
 
+    def ingredients(self):
+        return ()
+
     def names(self) -> list:
-        return rawfiles.of_night(root(), self.night)
+        """Raw files of the night; BadInput when there are none."""
+        names = rawfiles.of_night(root(), self.night)
+        if not names:
+            raise BadInput(f"night {self.night} has no raw files under {root() / 'incoming' / night_code(self.night)} or in the archive")
+        return names
 
     def masters(self) -> list[Product]:
         """The bias and flat of every quadrant and filter that has calibration frames tonight."""
@@ -102,10 +109,7 @@ class Night(Choice):
                 for letter, code, ccdid in kinds for ccd, qid in camera().quadrants if ccd == ccdid]
 
     def requires(self):
-        exposures = sorted({name.exposure for name in self.names()})
-        if not exposures:
-            raise BadInput(f"night {self.night} has no raw files under {root() / 'incoming' / night_code(self.night)} or in the archive")
-        return [*self.masters(), *(Exposure(exposure) for exposure in exposures)]
+        return [*self.masters(), *(Exposure(exposure) for exposure in sorted({name.exposure for name in self.names()}))]
 
     def requires_more(self):
         """References of cells observed tonight that have none and now have enough good epochs (paper 3.7)."""

@@ -8,10 +8,11 @@ import os
 import signal
 import sys
 import warnings
+from typing import NoReturn
 
 from luigi.parameter import UnconsumedParameterWarning
 
-from ztfluigi.model.errors import BadInput, Transient
+from ztfluigi.model.errors import BadInput, Transient, ZtfError
 
 #: Product ids that can no longer change in this process, by luigi task id. Forked task processes inherit them.
 PROVIDS: dict[str, str] = {}
@@ -21,6 +22,7 @@ warnings.simplefilter("ignore", UnconsumedParameterWarning)
 
 _PR_SET_PDEATHSIG = 1
 _ready = False
+_loaded = False
 
 
 def ensure_ready() -> None:
@@ -33,9 +35,26 @@ def ensure_ready() -> None:
     try:
         settings.check()
     except (BadInput, Transient) as error:
-        sys.exit(f"ztf: {error.reason}")
+        refuse(error)
     progress.watch()
     _ready = True
+
+
+def load_kernels() -> None:
+    """Load the compiled kernels once in the parent; forked task processes inherit them instead of loading them one by one."""
+    global _loaded
+    if _loaded or multiprocessing.parent_process() is not None:
+        return
+    _loaded = True
+    from ztfluigi.algorithms import warm
+    from ztfluigi.tasks import settings
+
+    warm.load_kernels(settings.sections(settings.SECTIONS))
+
+
+def refuse(error: ZtfError) -> NoReturn:
+    """End the program with the sentence of an error its user can mend."""
+    sys.exit(f"ztf: {error.reason}")
 
 
 def enter_task() -> None:

@@ -47,7 +47,8 @@ class ReferenceInputs(_OfCell, Choice):
     def choose(self) -> list:
         epochs = registry().select("ScienceImage", field=self.field, filter=self.filter, ccdid=self.ccdid, qid=self.qid)
         table = headers.epoch_table(epochs, camera().pixel_scale_arcsec)
-        return [epochs[i].exposure for i in coadd.select_inputs(table, config=configuration("selection"))]
+        config = dataclasses.replace(configuration("reference_inputs"), min_inputs=0)  # too few is a verdict of build()
+        return [epochs[i].exposure for i in coadd.select_inputs(table, filter_code=self.filter, config=config)]
 
     def build(self, stage: Stage) -> Built:
         chosen, needed = self.choose(), configuration("reference_inputs").min_inputs
@@ -64,6 +65,7 @@ class ReferenceImage(_OfCell, Product):
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
     sections = ("reference",)
+    kernels = True
 
     def inputs(self) -> ReferenceInputs:
         return ReferenceInputs(self.field, self.filter, self.ccdid, self.qid)
@@ -110,6 +112,7 @@ class ReferenceCatalog(_OfCell, Product):
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
     sections = ("background", "detection", "psf", "psf_photometry", "apertures")
+    kernels = True
 
     def requires(self):
         return ReferenceImage(self.field, self.filter, self.ccdid, self.qid)

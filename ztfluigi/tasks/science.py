@@ -17,7 +17,7 @@ from ztfluigi.algorithms.noise import pixel_sigma
 from ztfluigi.model import header_cards
 from ztfluigi.model.errors import BadInput
 from ztfluigi.model.header import Header
-from ztfluigi.model.ids import SkyCell, exposure_id, night_id, night_of, processing_id, raw_id
+from ztfluigi.model.ids import FILTERS, SkyCell, exposure_id, night_id, night_of, processing_id, raw_id, rcid
 from ztfluigi.model.images import Calibrated
 from ztfluigi.model.maskbits import SOURCE, Mask
 from ztfluigi.model.wcs import TpvWcs
@@ -55,7 +55,7 @@ class OfQuadrant:
 
     def place(self) -> dict:
         return {"night": night_of(self.exposure), "exposure": self.exposure, "ccdid": self.ccdid, "qid": self.qid,
-                "field": self.name.field, "filter": self.name.filter}
+                "field": self.name.field, "filter": self.name.filter, "fid": FILTERS[self.name.filter], "rcid": rcid(self.ccdid, self.qid)}
 
     def numbers_of_time(self, obsjd: float) -> dict:
         """Database ids of the quadrant."""
@@ -70,6 +70,7 @@ class CalibratedImage(OfQuadrant, Product):
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
     sections = ("detector", "background", "artifacts", "detection", "astrometry")
+    kernels = True
 
     def choices(self) -> list[CalibrationChoice]:
         return [CalibrationChoice(night_of(self.exposure), code, self.ccdid, self.qid) for code in ("bi", self.name.filter)]
@@ -135,6 +136,7 @@ class SourceCatalog(OfQuadrant, Product):
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
     sections = ("background", "detection", "psf", "psf_photometry", "apertures", "zero_point")
+    kernels = True
 
     def requires(self):
         return (AdoptedImage if self.adopted else CalibratedImage)(self.exposure, self.ccdid, self.qid)
