@@ -17,7 +17,8 @@ _BLIND = int(Mask.TRACK | Mask.SPIKE | Mask.DEAD | Mask.NAN)
 _PIXSTACK, _OBJECTS_PER_FRAME = 1_000_000, 4096
 
 
-def measure(data: np.ndarray, rms: np.ndarray, mask: np.ndarray, *, wcs, gain: float, config: ApertureConfig = ApertureConfig()) -> np.ndarray:
+def measure(data: np.ndarray, rms: np.ndarray, mask: np.ndarray, *, wcs, gain: float,
+            config: ApertureConfig = ApertureConfig()) -> np.ndarray:
     """Aperture catalogue of a background-subtracted image, with its own detection; structured array of `SEXCAT` in order of detection.
 
     Parameters
@@ -29,7 +30,8 @@ def measure(data: np.ndarray, rms: np.ndarray, mask: np.ndarray, *, wcs, gain: f
     -----
     Pixel coordinates are FITS one-based, angles degrees. BACKGROUND is 0 (the image is background-subtracted), CLASS_STAR is NaN
     (SExtractor's neural network has no counterpart here). FWHM_IMAGE fits a Gaussian core to the isophotal areas; PETRO uses a
-    surface-brightness ratio of 0.2. Windowed columns are NaN where the centroid does not converge. Without any detection the array is empty.
+    surface-brightness ratio of 0.2. Windowed columns are NaN where the centroid does not converge. Without any detection the array is
+    empty. Isophotal positions and moments are those of the filtered image, as SExtractor's are.
     """
     data = np.ascontiguousarray(data, np.float32)
     rms = np.ascontiguousarray(rms, np.float32)
@@ -64,8 +66,9 @@ def _extract(data, rms, bad, config: ApertureConfig):
         sep.set_extract_pixstack(pixstack)
         sep.set_sub_object_limit(objects)
         try:
-            return sep.extract(data, config.threshold, err=rms, mask=bad if bad.any() else None, minarea=config.min_area, filter_type="conv",
-                               deblend_nthresh=config.deblend_levels, deblend_cont=config.deblend_contrast, segmentation_map=True)
+            return sep.extract(data, config.threshold, err=rms, mask=bad if bad.any() else None, minarea=config.min_area,
+                               filter_type="conv", deblend_nthresh=config.deblend_levels, deblend_cont=config.deblend_contrast,
+                               segmentation_map=True)
         except Exception as error:  # sep raises bare Exception
             if "pixel buffer" not in str(error) and "deblending overflow" not in str(error):
                 raise
@@ -167,12 +170,10 @@ def _windowed(table, found, data, rms, bad, gain) -> None:
 
 
 def _world(table, found, wcs) -> None:
-    names = ("X_WORLD", "Y_WORLD", "ALPHAWIN_J2000", "DELTAWIN_J2000", "A_WORLD", "B_WORLD", "ERRA_WORLD", "ERRB_WORLD", "AWIN_WORLD",
-             "BWIN_WORLD", "THETAWIN_WORLD", "THETAWIN_J2000", "ERRAWIN_WORLD", "ERRBWIN_WORLD", "ERRTHETAWIN_WORLD", "MU_THRESHOLD", "MU_MAX",
-             "ISOAREA_WORLD", "ISOAREAF_WORLD")
     if wcs is None:
-        for name in names:
-            table[name] = np.nan
+        for name in table.dtype.names:
+            if name.endswith(("_WORLD", "_J2000")) or name.startswith("MU_"):
+                table[name] = np.nan
         return
     x, y = found["x"], found["y"]
     ra, dec = wcs.sky(x, y)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numba import njit
-from scipy.ndimage import gaussian_filter, spline_filter
+from scipy.ndimage import convolve1d, gaussian_filter
 
 from ztfluigi.algorithms import psf_kernels as kernels
 from ztfluigi.algorithms.psf_photometry import pixel_noise
+from ztfluigi.algorithms.psf_stars import Stamps, require, select_stars
 from ztfluigi.model.config.photometry import PsfConfig
-from ztfluigi.model.errors import TooFewCalibrators
-from ztfluigi.model.maskbits import UNUSABLE
 from ztfluigi.model.psf import PsfModel
 
 #: Samples of the table per pixel.
@@ -21,29 +20,6 @@ OVERSAMPLE = 4
 UNIT_FLUX_RADIUS = 12.0
 #: Gaussian FWHM [pix] with the second moment of a square pixel.
 PIXEL_FWHM = np.sqrt(8.0 * np.log(2.0) / 12.0)
-#: Science INFOBITS bit 20: PSF creation not possible.
-INFOBIT_NO_PSF = 1 << 20
-
-
-@dataclass
-class _Stamps:
-    """Cut-outs of the candidates as one tall image, with each star's place in it and on the quadrant."""
-
-    image: np.ndarray
-    variance: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    flux: np.ndarray
-    quadrant_x: np.ndarray
-    quadrant_y: np.ndarray
-    half: int
-
-    def keep(self, which: np.ndarray) -> _Stamps:
-        size = 2 * self.half + 1
-        rows = np.flatnonzero(np.repeat(which, size))
-        shift = size * (np.cumsum(which) - 1 - np.arange(len(which)))
-        return _Stamps(self.image[rows], self.variance[rows], self.x[which], (self.y + shift)[which], self.flux[which],
-                       self.quadrant_x[which], self.quadrant_y[which], self.half)
 
 
 def build_psf(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detections: np.ndarray, *,
@@ -52,28 +28,28 @@ def build_psf(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detections:
 
     Isolated, unsaturated, bright detections are cut out; in turns each star's centre and flux are fitted with the present PSF, stars
     off the stellar locus (second moment, goodness of fit) are dropped, and the residuals, sorted by sub-pixel place, correct the table
-    through a least-squares polynomial in position. Neighbours, masked pixels and outlying pixels (cosmic rays) do not enter. The centre of the PSF is
-    its Gaussian-windowed centroid. It has unit flux within a radius of 12 pixels, at every place: a PSF flux is the flux in that
-    aperture, and a 25 x 25 rendering sums to about one.
+    through a least-squares polynomial in position. Neighbours, masked pixels and outlying pixels (cosmic rays) do not enter. The centre
+    of the PSF is its Gaussian-windowed centroid. It has unit flux within a radius of 12 pixels, at every place: a PSF flux is the flux
+    in that aperture, and a 25 x 25 rendering sums to about one.
 
     Parameters
     ----------
     data, sigma : float32 (ny, nx) [DN]. mask : uint16; pixels with UNUSABLE bits (6141) are ignored.
-    detections : structured, with x, y (zero-based), flux, fluxerr [DN], and, if present, mask_bits and npix.
+    detections : structured, with x, y (zero-based), flux, fluxerr [DN].
 
     Returns
     -------
     psf, metrics : metrics hold fwhm_pix (SEEING: FWHM at the centre with the width of the pixel taken out in quadrature, as ZTF's
-        header value is), fwhm_effective_pix (with the pixel), n_psf_stars, psf_degree,
-        ellipticity, psf_error (relative error of the model, see `PsfModel.error`).
+        header value is), fwhm_effective_pix (with the pixel), n_psf_stars, psf_degree, ellipticity, psf_error
+        (relative error of the model, see `PsfModel.error`).
 
     Raises
     ------
     TooFewCalibrators : fewer than `min_stars` stars; infobits bit 20.
     """
-    stamps = _select(data, sigma, mask, detections, config)
+    stamps = select_stars(data, sigma, mask, detections, config)
     noise = pixel_noise(data, sigma, mask)
-    psf = _first_guess(stamps, data.shape, config)
+    psf = _first_guess(stamps, noise, data.shape, config)
     error = 0.1
     m = psf.tables.shape[1]
     work = np.empty((len(stamps.x), m, m), np.float32), np.empty((len(stamps.x), m, m), np.float32)
@@ -81,19 +57,22 @@ def build_psf(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detections:
         degree = 0 if turn < 2 else _degree(len(stamps.x), config)
         psf = _with_degree(psf, degree)
         residual, chi_stars, sharp = _fit_stamps(stamps, noise, psf, error)
+        if turn < 2 and len(sharp) >= 40:
+            sharp = _without_trend(sharp, PsfModel(psf.tables, 2, psf.shape, OVERSAMPLE).monomials(stamps.quadrant_x, stamps.quadrant_y))
         good = _locus(chi_stars, sharp, config.clip if turn >= 2 else 2 * config.clip)
-        _enough(np.count_nonzero(good), config)
+        require(np.count_nonzero(good), config)
         tolerance = max(config.core_error, 3 * error) if turn >= 2 else 0.3
         error = _model_error(stamps, residual, psf, noise, good)
         psf = _corrected(psf, stamps, residual, good, tolerance, noise, work)
-        if turn >= 1:
+        if turn >= 2:
             stamps = stamps.keep(good)
     effective = psf.fwhm()
-    return replace(psf, error=error), {"fwhm_pix": np.sqrt(max(effective**2 - PIXEL_FWHM**2, 0.25)), "fwhm_effective_pix": effective,
-                                       "n_psf_stars": len(stamps.x), "psf_degree": psf.degree, "ellipticity": psf.ellipticity(), "psf_error": error}
+    metrics = {"fwhm_pix": float(np.sqrt(max(effective**2 - PIXEL_FWHM**2, 0.25))), "fwhm_effective_pix": effective,
+               "n_psf_stars": len(stamps.x), "psf_degree": psf.degree, "ellipticity": psf.ellipticity(), "psf_error": error}
+    return replace(psf, error=error), metrics
 
 
-def _model_error(stamps: _Stamps, residual: np.ndarray, psf: PsfModel, noise, good: np.ndarray) -> float:
+def _model_error(stamps: Stamps, residual: np.ndarray, psf: PsfModel, noise, good: np.ndarray) -> float:
     """Relative error of the PSF (`PsfModel.error`) that explains the residuals of the brighter half of the stars beyond noise."""
     size = 2 * stamps.half + 1
     bright = np.flatnonzero(good & (stamps.flux >= np.median(stamps.flux[good])))
@@ -106,82 +85,36 @@ def _model_error(stamps: _Stamps, residual: np.ndarray, psf: PsfModel, noise, go
     return float(np.sqrt(np.clip(np.median(excess / (stamps.flux[bright] ** 2 * peak)), 1e-7, 0.1)))
 
 
-def _enough(found: int, config: PsfConfig) -> None:
-    if found < config.min_stars:
-        raise TooFewCalibrators("PSF", found=int(found), needed=config.min_stars, infobits=INFOBIT_NO_PSF)
-
-
 def _degree(n_stars: int, config: PsfConfig) -> int:
     """Order of the polynomial that the number of stars can carry."""
     return min(config.degree, int(np.searchsorted([15, 40, 120], n_stars, side="right")))
 
 
-def _select(data, sigma, mask, detections, config) -> _Stamps:
-    """Bright, clean, lonely detections, evenly over the quadrant."""
-    ny, nx = data.shape
-    half = config.half_size + 1
-    x, y, flux = (np.asarray(detections[k], float) for k in ("x", "y", "flux"))
-    snr = flux / np.asarray(detections["fluxerr"], float)
-    finite = np.isfinite(x) & np.isfinite(y) & np.isfinite(snr) & (flux > 0)
-    clean = finite & (x > half) & (y > half) & (x < nx - 1 - half) & (y < ny - 1 - half) & (snr > config.min_snr)
-    bad = (mask & np.uint16(UNUSABLE)) != 0
-    chosen = np.flatnonzero(clean)
-    chosen = chosen[np.argsort(-flux[chosen])][:4 * config.max_stars]
-    near_bad = np.array([bad[int(y[i] + 0.5) - 3:int(y[i] + 0.5) + 4, int(x[i] + 0.5) - 3:int(x[i] + 0.5) + 4].any() for i in chosen], bool)
-    chosen = chosen[~near_bad]
-    first, pairs = kernels.find_neighbours(np.where(finite, x, -1e6), np.where(finite, y, -1e6), (ny, nx), 1.4 * half)
-    crowding = np.array([_crowding(i, x, y, flux, pairs[first[i]:first[i + 1]]) for i in chosen])
-    lonely = chosen[crowding < 0.3] if len(chosen) else chosen
-    _enough(len(lonely), config)
-    spread = _spread(lonely, x, y, flux, crowding[crowding < 0.3], (ny, nx), config.max_stars)
-    return _cut(data, sigma, bad, x, y, flux, spread, first, pairs, half)
+def _first_guess(stamps: Stamps, noise, shape, config) -> PsfModel:
+    """The round Moffat profile, pixel-integrated, that fits the brighter stars best.
+
+    In undersampled images centres and profile can hide each other's errors; the later free table finds its way out of that only from
+    a start of nearly the right width.
+    """
+    bright = stamps.keep(stamps.flux >= np.sort(stamps.flux)[::-1][min(100, len(stamps.flux)) - 1])
+    start = bright.x.copy(), bright.y.copy(), bright.flux.copy()
+    fwhm, best = 0.9 * 2.0 * half_sample_mode(_half_light(stamps)), (np.inf, None)
+    for beta, turns in ((4.0, 4), (2.5, 2), (10.0, 2)):
+        for turn in range(turns + 1):
+            psf = _moffat(fwhm, shape, config, beta)
+            bright.x[:], bright.y[:], bright.flux[:] = start
+            _, chi, sharp = _fit_stamps(bright, noise, psf, 0.01)
+            seen = np.isfinite(chi) & np.isfinite(sharp)
+            require(np.count_nonzero(seen), config)
+            if turn < turns:
+                change = 8.0 * np.log(2.0) * half_sample_mode(sharp[seen])
+                fwhm = np.sqrt(np.clip(fwhm**2 + change, 0.5 * fwhm**2, 2.0 * fwhm**2))
+        best = min(best, (float(np.median(chi[seen])), psf), key=lambda pair: pair[0])
+    return best[1]
 
 
-def _crowding(i, x, y, flux, neighbours) -> float:
-    """Neighbours' light relative to the star's, falling with distance as the PSF's wings do."""
-    distance = np.hypot(x[neighbours] - x[i], y[neighbours] - y[i])
-    ratio = flux[neighbours] / flux[i]
-    return float(np.sum(ratio * np.clip(6.0 / np.maximum(distance, 0.5), 0, None) ** 3 * 0.3))
-
-
-def _spread(index, x, y, flux, crowding, shape, count) -> np.ndarray:
-    """At most `count` of the stars: the brightest and least crowded of each cell of a 6 x 6 grid, rank by rank."""
-    cell = (y[index] * 6 // shape[0]) * 6 + x[index] * 6 // shape[1]
-    merit = np.log(flux[index]) - 3.0 * crowding
-    order = np.lexsort((-merit, cell))
-    rank = np.empty(len(index), int)
-    sorted_cell = cell[order]
-    rank[order] = np.arange(len(index)) - np.searchsorted(sorted_cell, sorted_cell)
-    return index[np.sort(np.argsort(rank, kind="stable")[:count])]
-
-
-def _cut(data, sigma, bad, x, y, flux, index, first, pairs, half) -> _Stamps:
-    """Cut the stamps; unusable pixels and those of neighbours get infinite variance."""
-    size = 2 * half + 1
-    image = np.empty((len(index) * size, size), np.float32)
-    variance = np.empty_like(image)
-    yy, xx = np.mgrid[-half:half + 1, -half:half + 1]
-    stamp_x, stamp_y = np.empty(len(index)), np.empty(len(index))
-    for n, i in enumerate(index):
-        cx, cy = int(x[i] + 0.5), int(y[i] + 0.5)
-        box = np.s_[cy - half:cy + half + 1, cx - half:cx + half + 1]
-        rows = slice(n * size, (n + 1) * size)
-        image[rows] = data[box]
-        block = np.square(sigma[box], dtype=np.float32)
-        block[bad[box] | ~np.isfinite(image[rows]) | ~(block > 0)] = np.inf
-        for j in pairs[first[i]:first[i + 1]]:
-            dx, dy = x[j] - x[i], y[j] - y[i]
-            # The neighbour's half of the space between the two, but no more than 4 pixels round it.
-            reach = np.clip(3.0 * (flux[j] / flux[i]) ** 0.25, 2.0, 6.0)
-            block[(xx + cx - x[j]) ** 2 + (yy + cy - y[j]) ** 2 < min(reach, 0.5 * np.hypot(dx, dy) + 0.5) ** 2] = np.inf
-        variance[rows] = block
-        stamp_x[n], stamp_y[n] = x[i] - cx + half, y[i] - cy + half + n * size
-    image[~np.isfinite(image)] = 0.0
-    return _Stamps(image, variance, stamp_x, stamp_y, flux[index].copy(), x[index], y[index], half)
-
-
-def _first_guess(stamps: _Stamps, shape, config) -> PsfModel:
-    """A round Moffat profile with the half-light radius (inside 5 pixels) typical of the compact half of the stars."""
+def _half_light(stamps: Stamps) -> np.ndarray:
+    """Radius [pix] with half of the light inside 6 pixels, for every star."""
     size = 2 * stamps.half + 1
     stack = stamps.image.reshape(-1, size, size)
     yy, xx = np.mgrid[:size, :size]
@@ -189,10 +122,8 @@ def _first_guess(stamps: _Stamps, shape, config) -> PsfModel:
     radius = np.hypot(xx - stamps.x[:, None, None], yy - centre_y[:, None, None])
     edges = np.arange(0.5, 6.01, 0.5)
     light = np.array([np.sum(stack * np.clip(edge - radius + 0.5, 0, 1), axis=(1, 2)) for edge in edges]).T
-    light = light / light[:, -1:]
-    half_light = np.array([np.interp(0.5, row, edges) for row in np.maximum.accumulate(light, axis=1)])
-    typical = half_sample_mode(half_light)
-    return _moffat(2.0 * typical * 0.9, shape, config)
+    light = np.maximum.accumulate(light / light[:, -1:], axis=1)
+    return np.array([np.interp(0.5, row, edges) for row in light])
 
 
 def half_sample_mode(values: np.ndarray) -> float:
@@ -206,12 +137,14 @@ def half_sample_mode(values: np.ndarray) -> float:
     return float(np.median(values))
 
 
-def _moffat(fwhm: float, shape, config, beta: float = 3.0) -> PsfModel:
-    """Constant Moffat PSF sampled at the table's points (pixel response counted in its width)."""
+def _moffat(fwhm: float, shape, config, beta: float) -> PsfModel:
+    """Constant Moffat PSF integrated over pixels."""
     half = config.half_size * OVERSAMPLE
     offset = np.arange(-half, half + 1) / OVERSAMPLE
     alpha = fwhm / (2.0 * np.sqrt(2.0 ** (1.0 / beta) - 1.0))
     table = (1.0 + (offset[:, None] ** 2 + offset**2) / alpha**2) ** -beta
+    pixel = np.array([0.5] + [1.0] * (OVERSAMPLE - 1) + [0.5]) / OVERSAMPLE
+    table = convolve1d(convolve1d(table, pixel, axis=0), pixel, axis=1)
     return _normalised(PsfModel(table[None], 0, shape, OVERSAMPLE))
 
 
@@ -230,9 +163,9 @@ def _with_degree(psf: PsfModel, degree: int) -> PsfModel:
     return PsfModel(tables, degree, psf.shape, psf.oversample)
 
 
-def _fit_stamps(stamps: _Stamps, noise, psf: PsfModel, error: float):
+def _fit_stamps(stamps: Stamps, noise, psf: PsfModel, error: float):
     """Fit every star on its stamp; returns the residual image, chi and sharp of the fits. Centres and fluxes change in place."""
-    grid = kernels.psf_grid(psf, 256.0)
+    grid = kernels.psf_grid(psf, 12)
     cell = grid.cell(stamps.quadrant_x, stamps.quadrant_y)
     n = len(stamps.x)
     fit_half = np.full(n, int(np.clip(np.ceil(1.7 * psf.fwhm()), 3, kernels.HALF)))
@@ -250,20 +183,42 @@ def _fit_stamps(stamps: _Stamps, noise, psf: PsfModel, error: float):
 
 
 def _locus(chi: np.ndarray, sharp: np.ndarray, clip: float) -> np.ndarray:
-    """Stars near the mode of the second moment and with an acceptable fit."""
-    good = np.isfinite(chi) & np.isfinite(sharp)
-    for _ in range(5):
-        centre, middle = half_sample_mode(sharp[good]) if good.any() else 0.0, np.median(chi[good]) if good.any() else 1.0
-        centre = 0.5 * (centre + np.median(sharp[good])) if good.any() else centre
-        width = 1.4826 * np.median(np.abs(sharp[good] - centre)) if good.any() else 0.0
-        spread = 1.4826 * np.median(np.abs(chi[good] - middle)) if good.any() else 0.0
-        good = np.isfinite(chi) & np.isfinite(sharp) & (np.abs(sharp - centre) <= clip * max(width, 1e-3)) & (chi <= middle + clip * max(spread, 0.05))
+    """Stars near the mode of the second moment and with an acceptable fit.
+
+    The scatter of the stars is taken from the sharp side of the mode: galaxies and blends lie on the other.
+    """
+    finite = np.isfinite(chi) & np.isfinite(sharp)
+    if not finite.any():
+        return finite
+    centre = half_sample_mode(sharp[finite])
+    good = finite
+    for _ in range(4):
+        below = centre - sharp[finite & (sharp <= centre)]
+        width = max(1.4826 * np.median(below), 1e-3) if below.size else 1e-3
+        middle = np.median(chi[good])
+        spread = max(1.4826 * np.median(np.abs(chi[good] - middle)), 0.05)
+        good = finite & (np.abs(sharp - centre) <= clip * width) & (chi <= middle + clip * spread)
+        if not good.any():
+            break
+        centre = np.median(sharp[good])
     return good
 
 
+def _without_trend(sharp: np.ndarray, design: np.ndarray) -> np.ndarray:
+    """Take out what a PSF varying over the quadrant does to the second moment as long as the model is constant."""
+    good = np.isfinite(sharp)
+    for _ in range(5):
+        terms = np.linalg.lstsq(design[:, good].T, sharp[good], rcond=None)[0]
+        rest = sharp - terms @ design
+        spread = 1.4826 * np.median(np.abs(rest[good]))
+        good = np.abs(rest) <= 2.5 * max(spread, 1e-4)
+    return rest
+
+
 @njit(cache=True, nogil=True)
-def _deposit(residual, variance, x, y, flux, table, slope, floor, tolerance, half, step, use, values, count):
+def _deposit(residual, variance, x, y, flux, weight, table, slope, floor, tolerance, half, step, values, count, sums):
     """Relative residual of the pixel nearest to every table point, star by star: values (N, m, m); count is 1 where there is one.
+    sums (2, m, m) : weighted sum and weight of the residuals in the bin of the table where each pixel centre falls.
 
     Left out (zero): unusable pixels and those farther than four sigma, noise and `tolerance` of the model together. The sky of a
     star is the mean residual beyond 10.5 pixels, clipped alike, so that faint neighbours weigh equally on both.
@@ -275,7 +230,7 @@ def _deposit(residual, variance, x, y, flux, table, slope, floor, tolerance, hal
     seen = np.zeros((size, size), np.float32)
     column = np.empty(m, np.int64)
     for s in range(len(x)):
-        if not use[s]:
+        if not weight[s] > 0.0:
             values[s] = 0.0
             count[s] = 0.0
             continue
@@ -297,6 +252,9 @@ def _deposit(residual, variance, x, y, flux, table, slope, floor, tolerance, hal
                 p = table[a, b] if 0 <= a < m and 0 <= b < m else 0.0
                 v = variance[top + i, j]
                 good = v < 1e30 and r * r < 16.0 * (max(v - slope * r, floor) + (tolerance * flux[s] * p) ** 2)
+                if good and 0 <= a < m and 0 <= b < m:
+                    sums[0, a, b] += weight[s] * r / flux[s]
+                    sums[1, a, b] += weight[s]
                 fraction[i, j] = r / flux[s] if good else 0.0
                 seen[i, j] = 1.0 if good else 0.0
         for b in range(m):
@@ -308,24 +266,35 @@ def _deposit(residual, variance, x, y, flux, table, slope, floor, tolerance, hal
                 count[s, a, b] = seen[i, column[b]]
 
 
-def _corrected(psf: PsfModel, stamps: _Stamps, residual, good, tolerance, noise, work) -> PsfModel:
+def _corrected(psf: PsfModel, stamps: Stamps, residual, good, tolerance, noise, work) -> PsfModel:
     """The PSF with the mean residual of its stars added, as a polynomial in position, then centred and normalised."""
     n, m = len(stamps.x), psf.tables.shape[1]
-    values, count = work[0][:n], work[1][:n]
-    _deposit(residual, stamps.variance, stamps.x, stamps.y, stamps.flux, psf.tables[0], noise.slope, noise.floor, tolerance,
-             stamps.half, float(psf.oversample), good, values, count)
+    values, count, sums = work[0][:n], work[1][:n], np.zeros((2, m, m))
     # Weights by flux, levelled where the model and not the noise limits a star.
     noise_to_signal = noise.sky_sigma / stamps.flux
     weight = np.where(good, 1.0 / (noise_to_signal**2 + np.min(noise_to_signal[good]) ** 2 + 1e-6), 0.0)
-    root = np.sqrt(weight)
-    monomials = psf.monomials(stamps.quadrant_x, stamps.quadrant_y)
-    inverse = np.linalg.pinv((monomials * root).T, rcond=1e-6) * root
-    update = (inverse.astype(np.float32) @ values.reshape(n, -1)).reshape(-1, m, m).astype(float)
-    update /= np.maximum(((weight / weight.sum()).astype(np.float32) @ count.reshape(n, -1)).reshape(m, m), 0.3)
+    _deposit(residual, stamps.variance, stamps.x, stamps.y, stamps.flux, weight, psf.tables[0], noise.slope, noise.floor, tolerance,
+             stamps.half, float(psf.oversample), values, count, sums)
     fwhm, radius = psf.fwhm(), _radius(psf)
-    update = np.array([_smooth(term, radius, fwhm, psf.oversample) for term in update])
-    update[1:] = _wings_follow_core(update[1:], psf, radius, fwhm)
-    return _normalised(_centred(replace(psf, tables=psf.tables + update), fwhm))
+    # A wide PSF has no fine structure; few stars leave gaps between their sub-pixel phases, which a wider kernel bridges.
+    core = max(0.11 * fwhm, 0.35 * np.sqrt(15.0 / np.count_nonzero(good)))
+    tables = psf.tables.copy()
+    tables[0] += _smooth_ratio(*sums, radius, fwhm, psf.oversample, core)
+    if psf.degree > 0:
+        root = np.sqrt(weight)
+        monomials = psf.monomials(stamps.quadrant_x, stamps.quadrant_y)
+        inverse = (np.linalg.pinv((monomials * root).T, rcond=1e-6) * root)[1:]
+        update = (inverse.astype(np.float32) @ values.reshape(n, -1)).reshape(-1, m, m).astype(float)
+        update /= np.maximum(((weight / weight.sum()).astype(np.float32) @ count.reshape(n, -1)).reshape(m, m), 0.3)
+        update = np.array([_smooth(term, radius, fwhm, psf.oversample, max(0.2, 0.11 * fwhm)) for term in update])
+        tables[1:] += _wings_follow_core(update, psf, radius, fwhm)
+    return _normalised(_centred(replace(psf, tables=tables), fwhm))
+
+
+def _smooth_ratio(value, weight, radius, fwhm, step, core) -> np.ndarray:
+    """Smoothed weighted mean; zero far from any data."""
+    total = _smooth(weight, radius, fwhm, step, core)
+    return _smooth(value, radius, fwhm, step, core) / np.maximum(total, 1e-3 * weight.max())
 
 
 def _wings_follow_core(update: np.ndarray, psf: PsfModel, radius: np.ndarray, fwhm: float) -> np.ndarray:
@@ -340,9 +309,9 @@ def _wings_follow_core(update: np.ndarray, psf: PsfModel, radius: np.ndarray, fw
     return scaled + core * (update - scaled)
 
 
-def _smooth(term: np.ndarray, radius: np.ndarray, fwhm: float, step: int) -> np.ndarray:
-    """Smooth a correction: a little in the core, by a pixel in the wings, where the profile has no structure so fine."""
-    levels = [gaussian_filter(term, sigma * step, mode="nearest") for sigma in (0.2, 0.5, 1.2)]
+def _smooth(term: np.ndarray, radius: np.ndarray, fwhm: float, step: int, core: float) -> np.ndarray:
+    """Smooth a correction by `core` pixels in the core and by 1.2 in the wings, where the profile has no structure so fine."""
+    levels = [gaussian_filter(term, sigma * step, mode="nearest", truncate=3.0) for sigma in (core, max(core, 0.5), max(core, 1.2))]
     first = np.clip((radius - 0.8 * fwhm) / (0.5 * fwhm), 0.0, 1.0)
     second = np.clip((radius - 2.0 * fwhm) / fwhm, 0.0, 1.0)
     return (levels[0] * (1 - first) + levels[1] * first) * (1 - second) + levels[2] * second

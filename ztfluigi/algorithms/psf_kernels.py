@@ -44,10 +44,10 @@ class PsfGrid:
         return (row * self.cells[1] + col).astype(np.int32)
 
 
-def psf_grid(psf: PsfModel, cell_pix: float = 128.0) -> PsfGrid:
-    """Local PSFs every `cell_pix` pixels; a constant PSF has one cell."""
+def psf_grid(psf: PsfModel, cells_a_side: int = 24) -> PsfGrid:
+    """Local PSFs in equal cells; a constant PSF has one cell."""
     ny, nx = psf.shape
-    cells = (1, 1) if psf.degree == 0 else (max(1, round(ny / cell_pix)), max(1, round(nx / cell_pix)))
+    cells = (1, 1) if psf.degree == 0 else (cells_a_side, cells_a_side)
     step = psf.oversample
     centre = (HALF + 2) * step
     half = psf.tables.shape[1] // 2
@@ -242,8 +242,8 @@ def goodness(slope, floor, psf_error, flux, half, out, pixels, a):
 
 
 @njit(cache=True, nogil=True)
-def sweep(residual, variance, slope, floor, psf_error, coefficients, cell, x, y, flux, fit_half, draw_half, x0, y0, max_shift, free, tolerance,
-          active, first, pairs):
+def sweep(residual, variance, slope, floor, psf_error, coefficients, cell, x, y, flux, fit_half, draw_half, x0, y0, max_shift, free,
+          tolerance, active, first, pairs):
     """One Gauss-Newton step of (flux, x, y) for every star in turn; `residual` (data minus all models) follows each step.
 
     x, y, flux, residual change in place. x0, y0 : starting places, which a star may leave by max_shift [pix] at most. free : False
@@ -310,42 +310,6 @@ def measure_stars(residual, variance, slope, floor, psf_error, coefficients, cel
         quality[s, 0] = np.sqrt(a[10] / (a[9] - 3.0)) if a[9] > 3 else np.nan
         det = a[0] * a[12] - a[11] * a[11]
         quality[s, 1] = (a[0] * a[13] - a[11] * a[6]) / det / f if det > 0.0 and f > 0.0 else np.nan
-
-
-@njit(cache=True, nogil=True)
-def neighbour_lists(x, y, order, start, cells_x, cells_y, size, reach):
-    """Pairs (i, j), i != j, closer than `reach` <= size [pix], from stars sorted by bins (order, start). Two passes: count, fill."""
-    n = len(x)
-    first = np.zeros(n + 1, np.int64)
-    pairs = np.empty(0, np.int64)
-    for step in range(2):
-        count = 0
-        for s in range(n):
-            first[s] = count
-            bx, by = int(min(max(x[s] / size, 0), cells_x - 1)), int(min(max(y[s] / size, 0), cells_y - 1))
-            for b in range(max(0, by - 1), min(cells_y, by + 2)):
-                for k in range(start[b * cells_x + max(0, bx - 1)], start[b * cells_x + min(cells_x - 1, bx + 1) + 1]):
-                    t = order[k]
-                    if t != s and (x[t] - x[s]) ** 2 + (y[t] - y[s]) ** 2 < reach * reach:
-                        if step == 1:
-                            pairs[count] = t
-                        count += 1
-        first[n] = count
-        if step == 0:
-            pairs = np.empty(count, np.int64)
-    return first, pairs
-
-
-def find_neighbours(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours within `reach` [pix]: those of star i are pairs[first[i]:first[i + 1]]."""
-    size = max(float(reach), 16.0)
-    cells_x, cells_y = int(shape[1] / size) + 1, int(shape[0] / size) + 1
-    column = np.clip(x / size, 0, cells_x - 1).astype(np.int64)
-    row = np.clip(y / size, 0, cells_y - 1).astype(np.int64)
-    bins = row * cells_x + column
-    order = np.argsort(bins, kind="stable")
-    start = np.searchsorted(bins[order], np.arange(cells_x * cells_y + 1))
-    return neighbour_lists(x.astype(np.float64), y.astype(np.float64), order, start, cells_x, cells_y, size, float(reach))
 
 
 @njit(cache=True, nogil=True)

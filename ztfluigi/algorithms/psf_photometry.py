@@ -8,11 +8,16 @@ import numpy as np
 from numba import njit
 
 from ztfluigi.algorithms import psf_kernels as kernels
+from ztfluigi.algorithms.neighbours import find_neighbours
 from ztfluigi.algorithms.source_search import box_or, find_sources, remove_mesh_sky
 from ztfluigi.model.columns import PSFCAT, dtype_of
 from ztfluigi.model.config.photometry import PsfPhotometryConfig
 from ztfluigi.model.maskbits import UNUSABLE, Mask
 from ztfluigi.model.psf import PsfModel
+
+#: Steps that lower chi-square by less than the square of this are not taken.
+_TOLERANCE = 0.03
+
 
 @dataclass
 class Noise:
@@ -125,11 +130,12 @@ class Fitter:
     def sweep(self, stars: Stars, times: int, *, free: bool = True) -> None:
         """Gauss-Newton steps over all stars, `times` times."""
         n, shift = self.noise, max(1.0, 0.6 * self.fwhm)
-        first, pairs = kernels.find_neighbours(stars.x, stars.y, self.residual.shape, self.fit_half + 2.0 * self.fwhm)
+        first, pairs = find_neighbours(stars.x, stars.y, self.residual.shape, self.fit_half + 2.0 * self.fwhm)
         active = np.ones(len(stars.x), bool)
         for _ in range(times):
             kernels.sweep(self.residual, n.variance, n.slope, n.floor, self.psf_error, self.grid.coefficients, stars.cell,
-                          stars.x, stars.y, stars.flux, stars.fit_half, stars.draw_half, stars.x0, stars.y0, shift, free, 0.03, active, first, pairs)
+                          stars.x, stars.y, stars.flux, stars.fit_half, stars.draw_half, stars.x0, stars.y0, shift, free,
+                          _TOLERANCE, active, first, pairs)
 
     def measure(self, stars: Stars, *, free: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(sigflux, chi, sharp) of every star from the present residual."""
@@ -138,7 +144,7 @@ class Fitter:
         common = (self.residual, n.variance, n.slope, n.floor, self.psf_error, self.grid.coefficients, stars.cell,
                   stars.x, stars.y, stars.flux, stars.fit_half)
         kernels.measure_stars(*common, information, quality)
-        first, pairs = kernels.find_neighbours(stars.x, stars.y, self.residual.shape, 2.0 * self.fwhm)
+        first, pairs = find_neighbours(stars.x, stars.y, self.residual.shape, 2.0 * self.fwhm)
         sigma = kernels.flux_sigma(*common, information, first, pairs, free)
         return sigma, quality[:, 0], quality[:, 1]
 
@@ -153,9 +159,10 @@ class Fitter:
         """Of sources closer than `reach` [pix] only the brightest stays; the parts of a saturated star go to its brightest."""
         saturated = stars.fit_half > self.fit_half
         wide = max(reach, 2.5 * self.fwhm)
-        first, pairs = kernels.find_neighbours(stars.x, stars.y, self.residual.shape, wide)
+        first, pairs = find_neighbours(stars.x, stars.y, self.residual.shape, wide)
         owner = np.repeat(np.arange(len(stars.x)), np.diff(first))
-        close = np.hypot(stars.x[owner] - stars.x[pairs], stars.y[owner] - stars.y[pairs]) < np.where(saturated[owner] & saturated[pairs], wide, reach)
+        distance = np.hypot(stars.x[owner] - stars.x[pairs], stars.y[owner] - stars.y[pairs])
+        close = distance < np.where(saturated[owner] & saturated[pairs], wide, reach)
         owner, pairs = owner[close], pairs[close]
         fainter = (stars.flux[owner] < stars.flux[pairs]) | ((stars.flux[owner] == stars.flux[pairs]) & (owner > pairs))
         lost = np.zeros(len(stars.x), bool)
@@ -165,7 +172,7 @@ class Fitter:
     def shreds(self, stars: Stars, chi: np.ndarray, sharp: np.ndarray) -> np.ndarray:
         """Added sources beside a brighter one that even with them is no star: pieces of a galaxy or of a bright star's wings."""
         extended = (chi > 1.8) & (sharp > 0.2 * self.fwhm**2 / (8.0 * np.log(2.0)))
-        first, pairs = kernels.find_neighbours(stars.x, stars.y, self.residual.shape, 4.0 * self.fwhm)
+        first, pairs = find_neighbours(stars.x, stars.y, self.residual.shape, 4.0 * self.fwhm)
         owner = np.repeat(np.arange(len(stars.x)), np.diff(first))
         beside = stars.added[owner] & extended[pairs] & (stars.flux[pairs] > stars.flux[owner])
         shred = np.zeros(len(stars.x), bool)
@@ -210,9 +217,8 @@ def fit_catalogue(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detecti
     """
     noise = pixel_noise(data, sigma, mask)
     fitter = Fitter(data, noise, mask, psf, config)
-    ny, nx = data.shape
     x, y, flux = (np.asarray(detections[name], np.float64) for name in ("x", "y", "flux"))
-    inside = np.isfinite(x) & np.isfinite(y) & (x > -0.5) & (y > -0.5) & (x < nx - 0.5) & (y < ny - 0.5)
+    inside = _inside(x, y, data.shape)
     flux = np.where(np.isfinite(flux) & (flux > 0), flux, noise.sky_sigma)
     stars = fitter.stars(x[inside], y[inside], flux[inside])
     fitter.draw(stars, -1.0)
@@ -233,6 +239,10 @@ def fit_catalogue(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detecti
     fitter.drop(stars, weak)
     stars, sigflux, chi, sharp = stars.keep(~weak), sigflux[~weak], chi[~weak], sharp[~weak]
     return _catalogue(stars, sigflux, chi, sharp, mask, wcs), fitter.residual
+
+
+def _inside(x, y, shape) -> np.ndarray:
+    return (x > -0.5) & (y > -0.5) & (x < shape[1] - 0.5) & (y < shape[0] - 0.5)
 
 
 def _catalogue(stars: Stars, sigflux, chi, sharp, mask, wcs) -> np.ndarray:
@@ -263,7 +273,7 @@ def fit_fixed(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, psf: PsfMod
     fitter = Fitter(data, noise, mask, psf, config)
     x, y = np.atleast_1d(np.asarray(x, np.float64)), np.atleast_1d(np.asarray(y, np.float64))
     flux, sigflux, chi = (np.full(len(x), np.nan) for _ in range(3))
-    inside = np.flatnonzero(np.isfinite(x) & np.isfinite(y) & (x > -0.5) & (y > -0.5) & (x < data.shape[1] - 0.5) & (y < data.shape[0] - 0.5))
+    inside = np.flatnonzero(_inside(x, y, data.shape))
     inside = inside[np.argsort(fitter.grid.cell(x[inside], y[inside]), kind="stable")]
     stars = fitter.stars(x[inside], y[inside], np.zeros(len(inside)))
     fitter.sweep(stars, sweeps, free=False)

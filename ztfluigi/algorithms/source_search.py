@@ -58,10 +58,10 @@ def _filtered(image, variance, slope, floor, psf, y, x, half):
 def find_sources(residual, variance, slope, floor, data, sky_sigma, psf, light_error, threshold):
     """Point sources in a residual image: zero-based integer y, x and flux, float64 arrays.
 
-    Peaks of the image smoothed over 3 x 3 pixels that could be significant are measured by a least-squares fit of the PSF on a local sky (blind to diffuse
-    light: galaxies, wings of bright stars) at the peak and the pixels round it. Kept are those whose flux exceeds the threshold times
-    its uncertainty, which counts pixel noise and, as an error of what was subtracted, `light_error` times the light in the central
-    3 x 3 pixels of `data` that is not the source's own. psf : (2h + 1, 2h + 1) unit-flux stamp.
+    Peaks of the image smoothed over 3 x 3 pixels that could be significant are measured by a least-squares fit of the PSF on a local
+    sky (blind to diffuse light: galaxies, wings of bright stars) at the peak and the pixels round it. Kept are those whose flux exceeds
+    the threshold times its uncertainty, which counts pixel noise and, as an error of what was subtracted, `light_error` times the light
+    in the central 3 x 3 pixels of `data` that is not the source's own. psf : (2h + 1, 2h + 1) unit-flux stamp.
     """
     ny, nx = residual.shape
     half = psf.shape[0] // 2

@@ -16,7 +16,8 @@ def _flux(kind: str, meaning: str, shape: str = "") -> tuple[Column, ...]:
 
 SEXCAT = (
     Column("NUMBER", "i4", "", "index, from 1"),
-    Column("FLAGS", "i2", "", "1 neighbours or bad pixels in the Kron ellipse, 2 deblended, 4 saturated, 8 at the border, 16 aperture off the image"),
+    Column("FLAGS", "i2", "",
+           "1 neighbours or bad pixels in the Kron ellipse, 2 deblended, 4 saturated, 8 at the border, 16 aperture off the image"),
     Column("X_IMAGE", "f8", "pixel", "isophotal barycentre, x"),
     Column("Y_IMAGE", "f8", "pixel", "isophotal barycentre, y"),
     Column("XWIN_IMAGE", "f8", "pixel", "Gaussian-windowed centroid, x"),

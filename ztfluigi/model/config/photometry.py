@@ -17,7 +17,7 @@ class PsfConfig:
     degree: int = knob(3, "highest order of the position polynomial; fewer stars lower it", low=0, high=3)
     half_size: int = knob(13, "half width of the table", unit="pix", low=8, high=25)
     iterations: int = knob(7, "rounds of centring, clipping and table update", low=2, high=30)
-    clip: float = knob(4.0, "stars farther than this many robust sigmas from the stellar locus are dropped", low=2.0)
+    clip: float = knob(3.0, "stars farther than this many robust sigmas from the stellar locus are dropped", low=2.0)
     core_error: float = knob(0.02, "relative error of the table tolerated when pixels are clipped", low=0.0)
 
 
@@ -31,7 +31,7 @@ class PsfPhotometryConfig:
     detect_snr: float = knob(4.5, "matched-filter signal-to-noise of sources added from the residual image", low=3.0)
     min_snr: float = knob(4.0, "sources fitted below this signal-to-noise are dropped", low=0.0)
     psf_error: float = knob(0.005, "relative error of the PSF model, added to the pixel noise of the fit", low=0.0, high=0.1)
-    residual_error: float = knob(0.03, "relative error of the subtracted model when new sources are sought near bright ones", low=0.0, high=1.0)
+    residual_error: float = knob(0.03, "relative error of what was subtracted, when new sources are sought", low=0.0, high=1.0)
     sky_mesh: int = knob(64, "mesh of the residual sky removed after the first pass; 0 switches it off", unit="pix", low=0)
 
 
