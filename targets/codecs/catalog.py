@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import fitsio
 import numpy as np
 
 from targets.codecs import fits
 from ztfluigi.model.columns import GAIA, PS1, PSFCAT, Column, dtype_of
 from ztfluigi.model.errors import BadInput
 from ztfluigi.model.header import Card, Header
+from ztfluigi.model.sexcat import SEXCAT
 
 Cards = Iterable[Card] | Mapping
 
@@ -30,17 +30,13 @@ def read_table(path: Path, columns: Sequence[Column] | None = None, *, optional:
     """
     name = Path(path).name
     found = fits.scan(path)
-    number = next((n for n, hdu in enumerate(found) if str(hdu.header.get("XTENSION", "")).strip() == "BINTABLE"), None)
+    number = next((n for n, hdu in enumerate(found) if hdu.is_table), None)
     if number is None:
         raise BadInput(f"{name} has no table, expected one in HDU 1")
-    try:
-        with fitsio.FITS(str(path)) as file:
-            raw = file[number].read() if file[number].get_nrows() else np.zeros(0, file[number].get_rec_dtype()[0])
-    except OSError as error:
-        raise BadInput(f"{name}: the table in HDU {number} cannot be read: {error}") from error
-    header = fits.user_header(found[0].header, found[number].header)
+    raw, = fits.read_data(path, number)
+    header = fits.joined(found[0].header, found[number].header)
     if columns is None:
-        return raw.astype(raw.dtype.newbyteorder("=")), header
+        return raw, header
     table = np.zeros(len(raw), dtype_of(tuple(columns)))
     for column in columns:
         if column.name in raw.dtype.names:
@@ -67,8 +63,6 @@ def read_psfcat(path: Path) -> tuple[np.ndarray, Header]:
 
 def write_sexcat(path: Path, table: np.ndarray, cards: Cards) -> None:
     """sexcat.fits and refsexcat.fits."""
-    from ztfluigi.model.sexcat import SEXCAT
-
     write_table(path, _typed(table, SEXCAT), cards, columns=SEXCAT, extname="SEX_CATALOG")
 
 

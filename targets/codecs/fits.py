@@ -1,11 +1,9 @@
-"""FITS at the level of HDUs: headers, checksums, images, tables and Rice compression, byte for byte the same for the same input.
-
-Written here rather than through cfitsio because cfitsio stamps the time of day into CHECKSUM comments and adds cards of its own.
-"""
+"""FITS files through astropy.io.fits (headers, tables, compression, checksums) and fitsio (pixels); no file of ours carries a time of day,
+so that the same input gives the same bytes."""
 
 from __future__ import annotations
 
-import re
+import io
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,108 +11,78 @@ from pathlib import Path
 
 import fitsio
 import numpy as np
-from astropy.io.fits import Card as AstropyCard
-from astropy.io.fits import Header as AstropyHeader
+from astropy.io import fits as astropy_fits
 from astropy.io.fits.card import Undefined
-from astropy.io.fits.verify import VerifyError
 
 from ztfluigi.model.columns import Column
 from ztfluigi.model.errors import BadInput
 from ztfluigi.model.header import Card, Header
 
-BLOCK = 2880
-_CHUNK = 1 << 22
-_STRUCTURAL = re.compile(
-    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|TFIELDS|BZERO|BSCALE|BLANK|CHECKSUM|DATASUM|THEAP|"
-    r"ZIMAGE|ZSIMPLE|ZTENSION|ZEXTEND|ZBITPIX|ZNAXIS\d*|ZPCOUNT|ZGCOUNT|ZTILE\d+|ZCMPTYPE|ZNAME\d+|ZVAL\d+|ZQUANTIZ|ZDITHER0|ZBLANK|"
-    r"ZMASKCMP|ZHECKSUM|ZDATASUM|ZBLOCKED|(TTYPE|TFORM|TUNIT|TDIM|TNULL|TSCAL|TZERO|TDISP)\d+")
-_BOILERPLATE = ("FITS (Flexible Image Transport System)", "and Astrophysics', volume 376")
-_TFORM = {"b1": "L", "u1": "B", "i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D"}
-_TZERO = {"u2": 1 << 15, "u4": 1 << 31}
-_BITPIX = {"u1": 8, "i2": 16, "u2": 16, "i4": 32, "f4": -32, "f8": -64}
+Hdu = astropy_fits.PrimaryHDU | astropy_fits.ImageHDU | astropy_fits.BinTableHDU
+Cards = Iterable[Card] | Mapping
 
+_STORAGE = ("CHECKSUM", "DATASUM", "BLANK", "GROUPS")
+"""Cards that describe how a file stores its data, besides those that astropy strips itself."""
+_BOILERPLATE = ("FITS (Flexible Image Transport System)", "and Astrophysics', volume 376")
+
+
+# --- reading --------------------------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Extension:
-    """Where one HDU lies in a file, and all its cards."""
+    """Where one HDU lies in a file, the shape of its image, decompressed (() without one), and the cards that say something of the data."""
 
     header_start: int
     data_start: int
     data_size: int
+    image_shape: tuple[int, ...]
+    is_table: bool
     header: Header
 
     @property
     def end(self) -> int:
-        return self.data_start + -(-self.data_size // BLOCK) * BLOCK
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Shape of the image, decompressed; () without one."""
-        letter = "Z" if self.header.get("ZIMAGE") else ""
-        if not letter and self.header.get("XTENSION", "IMAGE").strip() != "IMAGE":
-            return ()
-        return tuple(self.header.get(f"{letter}NAXIS{n}", 0) for n in range(self.header.get(f"{letter}NAXIS", 0), 0, -1))
+        return self.data_start + self.data_size
 
 
 def scan(path: Path) -> list[Extension]:
-    """Every HDU of a file from its headers; BadInput when the file is missing, is no FITS file or ends too early."""
+    """Every HDU of a file from its headers; BadInput when the file is missing, is no FITS file or does not end where its last HDU does."""
+    name = Path(path).name
     try:
-        with open(path, "rb") as stream:
-            size = stream.seek(0, 2)
-            found, start = [], 0
-            while start < size:
-                stream.seek(start)
-                found.append(_read_extension(stream, path, start))
-                start = found[-1].end
-                if start > size:
-                    raise BadInput(f"{Path(path).name} is cut short: HDU {len(found) - 1} ends at byte {start}, the file at {size}")
+        size = Path(path).stat().st_size
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what astropy can mend in a card it mends
+            with open(path, "rb") as stream, astropy_fits.open(stream, lazy_load_hdus=False) as hdus:  # astropy leaves its own file open
+                found = [_extension(hdu) for hdu in hdus]
     except OSError as error:
-        raise BadInput(f"{Path(path).name} cannot be read: {error.strerror}") from error
-    if not found:
-        raise BadInput(f"{Path(path).name} is empty, expected a FITS file")
+        raise BadInput(f"{name} cannot be read as a FITS file: {error.strerror or error}") from error
+    except Exception as error:  # a damaged header makes astropy fail anywhere
+        raise BadInput(f"{name} has a header that is not FITS: {error!r}") from error
+    if found[-1].end > size:
+        raise BadInput(f"{name} is cut short: HDU {len(found) - 1} ends at byte {found[-1].end}, the file at {size}")
+    if found[-1].end < size:
+        raise BadInput(f"{name} is not a whole FITS file: no header at byte {found[-1].end}")
     return found
 
 
-def _read_extension(stream, path: Path, start: int) -> Extension:
-    text = b""
-    while True:
-        block = stream.read(BLOCK)
-        if len(block) < BLOCK or (not text and not block.startswith((b"SIMPLE  =", b"XTENSION="))):
-            raise BadInput(f"{Path(path).name} is not a whole FITS file: no header at byte {start}")
-        text += block
-        ends = [n for n in range(len(text) - BLOCK, len(text), 80) if text[n:n + 8] == b"END     "]
-        if ends:
-            break
-    try:
-        header = _parse(text[:ends[0]].decode("ascii"))
-        shape = [header[f"NAXIS{n + 1}"] for n in range(header["NAXIS"])]
-        elements = int(np.prod(shape, dtype=np.int64)) if shape else 0
-        size = abs(header["BITPIX"]) // 8 * header.get("GCOUNT", 1) * (header.get("PCOUNT", 0) + elements)
-        if size < 0 or min(shape, default=0) < 0:
-            raise ValueError(f"shape {shape}")
-    except (KeyError, ValueError, TypeError, UnicodeDecodeError, VerifyError) as error:
-        raise BadInput(f"{Path(path).name} has a header that is not FITS at byte {start}: {error!r}") from error
-    return Extension(start, start + len(text), size, header)
+def _extension(hdu) -> Extension:
+    place = hdu.fileinfo()
+    shape = tuple(hdu.shape) if hdu.is_image else ()
+    return Extension(place["hdrLoc"], place["datLoc"], place["datSpan"], shape, isinstance(hdu, astropy_fits.BinTableHDU),
+                     _plain(hdu.header))
 
 
-def _parse(text: str) -> Header:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what astropy can mend in a card it mends
-        parsed = AstropyHeader.fromstring(text)
-        return Header([(card.keyword, None if isinstance(card.value, Undefined) else card.value, card.comment) for card in parsed.cards])
+def _plain(header: astropy_fits.Header) -> Header:
+    cards = [(card.keyword, None if isinstance(card.value, Undefined) else card.value, card.comment)
+             for card in header.copy(strip=True).cards if card.keyword not in _STORAGE]
+    return Header([card for card in cards if card[0] != "COMMENT" or not str(card[1]).lstrip().startswith(_BOILERPLATE)])
 
 
-def user_header(*headers: Header) -> Header:
-    """Headers one after the other without the cards that only describe how the file stores its data; the first of a keyword wins."""
-    cards, seen = [], set()
+def joined(*headers: Header) -> Header:
+    """Headers one after the other; the first of a keyword wins."""
+    whole = Header()
     for header in headers:
-        for key, value, comment in header.cards:
-            if _STRUCTURAL.fullmatch(key) or key in seen or (key == "COMMENT" and str(value).lstrip().startswith(_BOILERPLATE)):
-                continue
-            if key not in ("COMMENT", "HISTORY", ""):
-                seen.add(key)
-            cards.append((key, value, comment))
-    return Header(cards)
+        whole = Header([*whole.cards, *header.without(whole).cards])
+    return whole
 
 
 def read_header(path: Path, hdu: int = 0) -> Header:
@@ -122,183 +90,96 @@ def read_header(path: Path, hdu: int = 0) -> Header:
     found = scan(path)
     if hdu >= len(found):
         raise BadInput(f"{Path(path).name} has {len(found)} HDUs, expected one numbered {hdu}")
-    return user_header(found[hdu].header)
+    return found[hdu].header
 
 
-# --- checksums (FITS standard 4.0, 4.4.2.7 and appendix J) -------------------------------------------------------------------
+def read_data(path: Path, *hdus: int) -> list[np.ndarray]:
+    """Images or tables of some HDUs, decompressed, in the file's own types and native byte order; BadInput when they cannot be read."""
+    data = []
+    try:
+        with fitsio.FITS(str(path)) as file:
+            for number in hdus:
+                hdu = file[number]
+                empty = isinstance(hdu, fitsio.hdu.TableHDU) and not hdu.get_nrows()
+                data.append(np.zeros(0, hdu.get_rec_dtype()[0]) if empty else hdu.read())
+    except OSError as error:
+        raise BadInput(f"{Path(path).name}: the data of HDU {number} cannot be read: {error}") from error
+    return [array.astype(array.dtype.newbyteorder("="), copy=False) for array in data]
 
-def _sum32(data: bytes | memoryview | np.ndarray, total: int = 0) -> int:
-    """Ones'-complement sum of big-endian 32-bit words; a short last word is filled with zeros."""
-    raw = np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
-    for start in range(0, len(raw), _CHUNK):
-        piece = raw[start:start + _CHUNK]
-        if len(piece) % 4:
-            piece = np.pad(piece, (0, -len(piece) % 4))
-        total += int(piece.view("<u4").byteswap().sum(dtype=np.uint64))
-    while total >> 32:
-        total = (total & 0xFFFFFFFF) + (total >> 32)
-    return total
 
-
-def _encode(checksum: int) -> str:
-    """The complement of a 32-bit sum as sixteen ASCII letters and digits."""
-    letters = np.zeros((4, 4), int)
-    for place, byte in enumerate((0xFFFFFFFF - checksum).to_bytes(4, "big")):
-        letters[:, place] = byte // 4 + ord("0")
-        letters[0, place] += byte % 4
-    punctuation = [*range(0x3A, 0x41), *range(0x5B, 0x61)]
-    while np.isin(letters, punctuation).any():
-        for pair in (slice(0, 2), slice(2, 4)):
-            for place in range(4):
-                if np.isin(letters[pair, place], punctuation).any():
-                    letters[pair, place] += (1, -1)
-    text = "".join(chr(code) for code in letters.ravel())
-    return text[-1] + text[:-1]
+def image_shape(path: Path, hdu: int = 0) -> tuple[int, ...]:
+    """Shape of the image in one HDU, () without one, by a quick look; BadInput when the file is no FITS file."""
+    try:
+        with fitsio.FITS(str(path)) as file:
+            return tuple(file[hdu].get_dims()) if isinstance(file[hdu], fitsio.hdu.ImageHDU) and file[hdu].has_data() else ()
+    except OSError as error:
+        raise BadInput(f"{Path(path).name} cannot be read as a FITS file: {str(error).strip()}") from error
 
 
 def checksum_problem(path: Path, extensions: Sequence[Extension]) -> str | None:
     """The first CHECKSUM or DATASUM that is missing or wrong, as half a sentence; None when all are right."""
-    with open(path, "rb") as stream:
-        for number, hdu in enumerate(extensions):
-            for key in ("CHECKSUM", "DATASUM"):
-                if hdu.header.get(key) is None:
-                    return f"HDU {number} has no {key}"
-            stream.seek(hdu.header_start)
-            head = _sum32(stream.read(hdu.data_start - hdu.header_start))
-            data = 0
-            for start in range(hdu.data_start, hdu.end, _CHUNK):
-                data = _sum32(stream.read(min(_CHUNK, hdu.end - start)), data)
-            stated = str(hdu.header["DATASUM"]).strip()
-            if not stated.isdigit() or int(stated) != data:
-                return f"DATASUM of HDU {number} is {stated}, its data give {data}"
-            if _sum32(b"", head + data) not in (0, 0xFFFFFFFF):
-                return f"CHECKSUM of HDU {number} does not match its content"
+    number = 0
+    try:
+        with fitsio.FITS(str(path)) as file:  # sums the bytes of the file, where astropy sums the header as it would write it
+            for number in range(len(extensions)):
+                stated = file[number].read_header()
+                missing = [key for key in ("CHECKSUM", "DATASUM") if key not in stated]
+                if missing:
+                    return f"HDU {number} has no {missing[0]}"
+                file[number].verify_checksum()
+    except (OSError, ValueError) as error:
+        return f"HDU {number} does not match its CHECKSUM and DATASUM ({str(error).strip()})"
     return None
 
 
 # --- writing --------------------------------------------------------------------------------------------------------------------
 
-@dataclass(frozen=True)
-class Hdu:
-    """One HDU to write: structural cards, the user's cards and big-endian data."""
-
-    structure: list[Card]
-    cards: list[Card]
-    data: np.ndarray | bytes
-
-
-def empty_hdu(cards: Iterable[Card] | Mapping = ()) -> Hdu:
+def empty_hdu(cards: Cards = ()) -> Hdu:
     """A primary HDU without data."""
-    return Hdu([("BITPIX", 8, "array data type"), ("NAXIS", 0, "number of array dimensions")], Header(cards).cards, b"")
+    return astropy_fits.PrimaryHDU(header=_header(cards))
 
 
-def image_hdu(data: np.ndarray, cards: Iterable[Card] | Mapping = (), *, extname: str | None = None) -> Hdu:
+def image_hdu(data: np.ndarray, cards: Cards = (), *, extname: str | None = None) -> Hdu:
     """An image; uint16 is stored as int16 with BZERO."""
-    kind = data.dtype.str[1:]
-    if kind not in _BITPIX:
-        raise ValueError(f"FITS images cannot hold {data.dtype}")
-    structure = [("BITPIX", _BITPIX[kind], "array data type"), ("NAXIS", data.ndim, "number of array dimensions"),
-                 *((f"NAXIS{n + 1}", size, "") for n, size in enumerate(reversed(data.shape)))]
-    if kind == "u2":
-        data = (data ^ np.uint16(0x8000)).view(np.int16)
-        structure += [("BSCALE", 1, ""), ("BZERO", 32768, "")]
-    return Hdu(structure, _named(extname, cards), np.ascontiguousarray(data, data.dtype.newbyteorder(">")))
+    stored = data if data.dtype.kind == "u" else data.astype(data.dtype.newbyteorder(">"))  # else astropy swaps bytes in the caller's array
+    return astropy_fits.ImageHDU(stored, _header(cards), name=extname)
 
 
-def table_hdu(table: np.ndarray, cards: Iterable[Card] | Mapping = (), *, columns: Sequence[Column] = (),
-              extname: str | None = None) -> Hdu:
+def table_hdu(table: np.ndarray, cards: Cards = (), *, columns: Sequence[Column] = (), extname: str | None = None) -> Hdu:
     """A binary table from a structured array; units come from the columns of the same names."""
-    units = {column.name: column.unit for column in columns}
-    fields, stored = [], []
-    for number, name in enumerate(table.dtype.names, 1):
-        values = _storable(name, table[name])
-        count = int(np.prod(values.shape[1:], dtype=int))
-        letter = "L" if table.dtype[name].base.kind == "b" else "A" if values.dtype.kind == "S" else _TFORM[values.dtype.str[1:]]
-        count *= values.dtype.itemsize if letter == "A" else 1
-        fields += [(f"TTYPE{number}", name, ""), (f"TFORM{number}", f"{count}{letter}", "")]
-        if units.get(name):
-            fields.append((f"TUNIT{number}", units[name], ""))
-        if table.dtype[name].base.str[1:] in _TZERO:
-            fields += [(f"TSCAL{number}", 1, ""), (f"TZERO{number}", _TZERO[table.dtype[name].base.str[1:]], "")]
-        stored.append((name, values))
-    dtype = np.dtype([(name, values.dtype.newbyteorder(">"), values.shape[1:]) for name, values in stored])
-    rows = np.zeros(len(table), dtype)
-    for name, values in stored:
-        rows[name] = values
-    structure = [("BITPIX", 8, "array data type"), ("NAXIS", 2, "number of array dimensions"), ("NAXIS1", dtype.itemsize, "bytes in a row"),
-                 ("NAXIS2", len(table), "rows"), ("PCOUNT", 0, "number of group parameters"), ("GCOUNT", 1, "number of groups"),
-                 ("TFIELDS", len(stored), "columns"), *fields]
-    return Hdu(structure, _named(extname, cards), rows)
+    stored, units = astropy_fits.ColDefs(table), {column.name: column.unit for column in columns}
+    for column in stored:
+        column.unit = units.get(column.name) or None
+    return astropy_fits.BinTableHDU.from_columns(stored, _header(cards), name=extname, uint=True)
 
 
-def _storable(name: str, values: np.ndarray) -> np.ndarray:
-    """A column in a type that FITS has: logicals as T and F, text as ASCII, unsigned integers shifted by TZERO."""
-    kind = values.dtype.str[1:]
-    if values.dtype.kind == "b":
-        return np.where(values, b"T", b"F")
-    if values.dtype.kind == "U":
-        return values.astype(f"S{max(values.dtype.itemsize // 4, 1)}")
-    if kind in _TZERO:
-        return (values - values.dtype.type(_TZERO[kind])).view(f"i{kind[1]}")
-    if values.dtype.kind != "S" and kind not in _TFORM:
-        raise ValueError(f"FITS tables cannot hold column {name} of type {values.dtype}")
-    return values
-
-
-def compressed_hdu(data: np.ndarray, cards: Iterable[Card] | Mapping = (), *, extname: str | None = None, step: float | None = None) -> Hdu:
+def compressed_hdu(data: np.ndarray, cards: Cards = (), *, extname: str | None = None, step: float | None = None) -> Hdu:
     """A Rice tile-compressed image: lossless for integers; floats are quantised to `step` with subtractive dither (NaN is kept)."""
-    options = {"compress": "RICE", "qlevel": None}
-    if data.dtype.kind == "f":
-        options |= {"qlevel": -float(step), "qmethod": "SUBTRACTIVE_DITHER_1", "dither_seed": 1}
-    with fitsio.FITS("mem://", "rw") as memory:
-        memory.write(data, **options)
-        raw = memory.read_raw()
-    start = BLOCK  # the empty primary
-    end = start
-    while not any(raw[n:n + 8] == b"END     " for n in range(end, end + BLOCK, 80)):
-        end += BLOCK
-    end += BLOCK
-    made = AstropyHeader.fromstring(raw[start:end].decode("ascii"))
-    structure = [(card.keyword, card.value, card.comment) for card in made.cards
-                 if card.keyword not in ("XTENSION", "EXTNAME", "COMMENT", "CHECKSUM", "DATASUM")]
-    size = made["NAXIS1"] * made["NAXIS2"] + made["PCOUNT"]
-    return Hdu(structure, _named(extname, cards), raw[end:end + size])
-
-
-def _named(extname: str | None, cards) -> list[Card]:
-    cards = Header(cards).cards
-    return cards if extname is None else [("EXTNAME", extname, ""), *(card for card in cards if card[0] != "EXTNAME")]
+    options = {"quantize_level": -float(step), "quantize_method": 1, "dither_seed": 1} if data.dtype.kind == "f" else {}
+    image = astropy_fits.CompImageHDU(data, _header(cards), name=extname, compression_type="RICE_1", **options)
+    memory = io.BytesIO()
+    astropy_fits.HDUList([astropy_fits.PrimaryHDU(), image]).writeto(memory)
+    table = astropy_fits.HDUList.fromstring(memory.getvalue(), disable_image_compression=True)[1]  # as a table it can be given checksums
+    if extname is None:
+        del table.header["EXTNAME"]  # astropy puts a name of its own
+    return table
 
 
 def write(path: Path, hdus: Sequence[Hdu]) -> None:
-    """Write HDUs with CHECKSUM and DATASUM; a card whose value is None (not measured) is left out."""
-    with open(path, "wb") as stream:
-        for number, hdu in enumerate(hdus):
-            data = memoryview(np.ascontiguousarray(hdu.data).reshape(-1).view(np.uint8)) if isinstance(hdu.data, np.ndarray) else hdu.data
-            datasum = _sum32(data)
-            first = ("XTENSION", _xtension(hdu), "extension type") if number else ("SIMPLE", True, "conforms to FITS standard")
-            extend = [("EXTEND", True, "")] if number == 0 and len(hdus) > 1 else []
-            cards = [first, *hdu.structure[:2], *(c for c in hdu.structure[2:] if c[0].startswith("NAXIS")), *_groups(hdu, number), *extend,
-                     *(c for c in hdu.structure[2:] if not c[0].startswith("NAXIS") and c[0] not in ("PCOUNT", "GCOUNT")), *hdu.cards]
-            head = _serialise([*cards, ("CHECKSUM", "0" * 16, "HDU checksum"), ("DATASUM", str(datasum), "data unit checksum")])
-            place = head.index(b"CHECKSUM= '0000000000000000'") + 11
-            stream.write(head[:place] + _encode(_sum32(head, datasum)).encode() + head[place + 16:])
-            stream.write(data)
-            stream.write(b"\0" * (-len(data) % BLOCK))
-
-
-def _groups(hdu: Hdu, number: int) -> list[Card]:
-    return [c for c in hdu.structure if c[0] in ("PCOUNT", "GCOUNT")] or ([("PCOUNT", 0, ""), ("GCOUNT", 1, "")] if number else [])
-
-
-def _xtension(hdu: Hdu) -> str:
-    return "BINTABLE" if any(key == "TFIELDS" for key, _, _ in hdu.structure) else "IMAGE"
-
-
-def _serialise(cards: Iterable[Card]) -> bytes:
+    """Write HDUs with CHECKSUM and DATASUM."""
+    file = astropy_fits.HDUList()
+    for hdu in hdus:
+        file.append(hdu)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a comment that does not fit on its card is cut
-        text = "".join(str(AstropyCard(key if len(key) <= 8 else f"HIERARCH {key}", value, comment))
-                       for key, value, comment in cards if value is not None)
-    text += "END".ljust(80)
-    return text.ljust(-(-len(text) // BLOCK) * BLOCK).encode("ascii")
+        for hdu in file:
+            hdu.add_datasum(when="data unit checksum")
+            hdu.add_checksum(when="HDU checksum", override_datasum=True)
+        file.writeto(path, overwrite=True)
+
+
+def _header(cards: Cards) -> astropy_fits.Header:
+    """Cards for astropy; one whose value is None (not measured) is left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # long keywords become HIERARCH cards
+        return astropy_fits.Header([astropy_fits.Card(*card) for card in Header(cards).cards if card[1] is not None])

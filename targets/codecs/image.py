@@ -33,12 +33,7 @@ def read_pixels(path: Path, hdu: int | None = None) -> tuple[np.ndarray, Header]
     if not images or (hdu is not None and hdu not in images):
         raise BadInput(f"{Path(path).name} has images in HDUs {images}, expected one in {'any' if hdu is None else hdu}")
     hdu = images[0] if hdu is None else hdu
-    try:
-        with fitsio.FITS(str(path)) as file:
-            data = file[hdu].read()
-    except OSError as error:
-        raise BadInput(f"{Path(path).name}: the image in HDU {hdu} cannot be read: {error}") from error
-    return np.ascontiguousarray(data, data.dtype.newbyteorder("=")), fits.user_header(found[hdu].header)
+    return fits.read_data(path, hdu)[0], found[hdu].header
 
 
 def read_image(path: Path, hdu: int | None = None) -> tuple[np.ndarray, Header]:
@@ -56,22 +51,17 @@ def read_mask(path: Path, hdu: int | None = None) -> tuple[np.ndarray, Header]:
 
 
 def row_reader(paths: Sequence[Path]) -> Callable[[int, int, int], np.ndarray]:
-    """`read_rows(i, y0, y1)` -> float32 (y1 - y0, nx) of uncompressed float32 file `i`, read as asked for; BadInput when shapes differ."""
-    starts, shapes = [], set()
-    for path in paths:
-        first = fits.scan(path)[0]
-        if first.header["BITPIX"] != -32 or first.header["NAXIS"] != 2:
-            raise BadInput(f"{Path(path).name} has no float32 image in its primary HDU, expected one to stack")
-        starts.append(first.data_start)
-        shapes.add(first.image_shape)
-        if len(shapes) > 1:
-            raise BadInput(f"{Path(path).name} has shape {first.image_shape}, expected that of {Path(paths[0]).name} to stack them")
+    """`read_rows(i, y0, y1)` -> float32 (y1 - y0, nx) of the primary image of file `i`, read as asked for; BadInput when shapes differ."""
+    shapes = [fits.image_shape(path) for path in paths]
+    for path, shape in zip(paths, shapes, strict=True):
+        if len(shape) != 2:
+            raise BadInput(f"{Path(path).name} has no image in its primary HDU, expected one to stack")
+        if shape != shapes[0]:
+            raise BadInput(f"{Path(path).name} has shape {shape}, expected that of {Path(paths[0]).name} to stack them")
 
     def read_rows(i: int, y0: int, y1: int) -> np.ndarray:
-        (ny, nx), = shapes
-        y0, y1 = max(y0, 0), min(y1, ny)
-        rows = np.fromfile(paths[i], ">f4", (y1 - y0) * nx, offset=starts[i] + y0 * nx * 4)
-        return rows.astype(np.float32).reshape(y1 - y0, nx)
+        with fitsio.FITS(str(paths[i])) as file:
+            return np.ascontiguousarray(file[0][max(y0, 0):min(y1, shapes[i][0]), :], np.float32)
 
     return read_rows
 

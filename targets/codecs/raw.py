@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import fitsio
 import numpy as np
 
 from targets.codecs import fits
@@ -87,12 +86,7 @@ def read_quadrant(path: Path, qid: int) -> tuple[np.ndarray, np.ndarray, Header]
     hdus = fits.scan(path)
     if qid not in QUADRANTS or len(hdus) != 9:
         raise BadInput(f"{Path(path).name} has {len(hdus)} HDUs and quadrant {qid} was asked, expected 9 HDUs and a quadrant 1 to 4")
-    try:
-        with fitsio.FITS(str(path)) as file:
-            image, overscan = file[qid].read(), file[qid + 4].read()
-    except OSError as error:
-        raise BadInput(f"{Path(path).name}: the pixels of quadrant {qid} cannot be decompressed: {error}") from error
-    return image, overscan, fits.user_header(hdus[0].header, hdus[qid].header)
+    return *fits.read_data(path, qid, qid + 4), fits.joined(hdus[0].header, hdus[qid].header)
 
 
 def write_raw(path: Path, primary: Iterable[Card] | Mapping, images: Sequence[np.ndarray], overscans: Sequence[np.ndarray],

@@ -12,13 +12,14 @@ from astropy.io import fits as astropy_fits
 from targets.codecs import catalog, fits
 from ztfluigi.model.columns import GAIA, PS1, PSFCAT, dtype_of
 from ztfluigi.model.errors import BadInput
+from ztfluigi.model.sexcat import SEXCAT
 
 
 def filled(columns, n=7):
     rng = np.random.default_rng(2)
     table = np.zeros(n, dtype_of(columns))
     for name in table.dtype.names:
-        table[name] = rng.integers(0, 100, n)
+        table[name] = rng.integers(0, 100, table[name].shape)
     return table
 
 
@@ -32,6 +33,20 @@ def test_psfcat_round_trip(tmp_path):
     back, header = catalog.read_psfcat(tmp_path / "psfcat.fits")
     assert back.dtype == table.dtype and header["INFOBITS"] == 0
     assert back.tobytes() == table.tobytes()
+
+
+def test_sexcat_round_trip(tmp_path):
+    table = filled(SEXCAT)
+    table["CLASS_STAR"], table["MAG_APER"][1, 2] = np.nan, 99.0
+    catalog.write_sexcat(tmp_path / "sexcat.fits", table, {"MAGZP": (26.2, "Magnitude zero point [mag]")})
+    with astropy_fits.open(tmp_path / "sexcat.fits", checksum=True) as hdus:
+        hdus.verify("exception")
+        assert [unit or "" for unit in hdus[1].columns.units] == [column.unit for column in SEXCAT]
+        assert hdus[1].name == "SEX_CATALOG" and hdus[1].columns["FLUX_APER"].format == "6E"
+    back, header = catalog.read_sexcat(tmp_path / "sexcat.fits")
+    assert back.dtype == table.dtype and back.tobytes() == table.tobytes() and header["MAGZP"] == 26.2
+    catalog.write_sexcat(tmp_path / "again.fits", table, {"MAGZP": (26.2, "Magnitude zero point [mag]")})
+    assert (tmp_path / "again.fits").read_bytes() == (tmp_path / "sexcat.fits").read_bytes()
 
 
 def test_an_empty_catalogue_is_a_catalogue(tmp_path):

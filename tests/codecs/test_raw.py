@@ -126,12 +126,26 @@ def test_no_damaged_byte_passes_or_raises_anything_else(tmp_path):
     path, _, _ = make_raw(tmp_path)
     whole = path.read_bytes()
     rng = np.random.default_rng(11)
-    headers = [n for hdu in fits.scan(path) for n in rng.integers(hdu.header_start, hdu.data_start, 5)]
-    for place in [*headers, *rng.integers(0, len(whole), 10)]:
+    headers = [n for hdu in fits.scan(path) for n in rng.integers(hdu.header_start, hdu.data_start, 2)]
+    for place in [*headers, *rng.integers(0, len(whole), 6)]:
         for flip in (1, 0x10, 0x80):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1:])
             with pytest.raises(BadInput):
                 raw.verify_raw(path, CAMERA)
+
+
+def test_a_missing_checksum_and_bytes_after_the_end_are_named(tmp_path):
+    path, _, _ = make_raw(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"DATASUM = ", b"DATASUN = ", 1))
+    with pytest.raises(BadInput, match="damaged: HDU 0 has no DATASUM"):
+        raw.verify_raw(path, CAMERA)
+    path.write_bytes(whole + bytes(2880))
+    with pytest.raises(BadInput, match=f"no header at byte {len(whole)}"):
+        raw.verify_raw(path, CAMERA)
+    path.write_bytes(whole[:-2880])
+    with pytest.raises(BadInput, match="cut short: HDU 8 ends at byte"):
+        raw.verify_raw(path, CAMERA)
 
 
 @pytest.mark.parametrize("keep", [0, 1000, 2880, 20000, -1])
