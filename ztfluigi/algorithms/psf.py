@@ -81,13 +81,16 @@ def _model_error(stamps: Stamps, residual: np.ndarray, psf: PsfModel, noise, goo
     variance = stamps.variance.reshape(-1, size, size)[reach] - noise.slope * values
     values[~np.isfinite(variance)] = np.nan
     excess = np.nansum(values**2 - np.maximum(variance, noise.floor), axis=(1, 2))
-    peak = psf.tables[0].max()
-    return float(np.sqrt(np.clip(np.median(excess / (stamps.flux[bright] ** 2 * peak)), 1e-7, 0.1)))
+    peak, terms = psf.tables[0].max(), len(psf.tables)
+    seen = np.sum(excess) / np.sum(stamps.flux[bright] ** 2 * peak) * len(bright) / max(len(bright) - terms, 1)
+    # What the noise of the few stars themselves leaves in the table is common to them and does not show in their residuals.
+    own_noise = terms * noise.sky_sigma**2 / np.sum(stamps.flux[good] ** 2) / peak**2
+    return float(np.sqrt(np.clip(seen, 1e-7, 0.1) + own_noise))
 
 
 def _degree(n_stars: int, config: PsfConfig) -> int:
     """Order of the polynomial that the number of stars can carry."""
-    return min(config.degree, int(np.searchsorted([15, 40, 120], n_stars, side="right")))
+    return min(config.degree, int(np.searchsorted([20, 50, 120], n_stars, side="right")))
 
 
 def _first_guess(stamps: Stamps, noise, shape, config) -> PsfModel:
@@ -99,7 +102,7 @@ def _first_guess(stamps: Stamps, noise, shape, config) -> PsfModel:
     bright = stamps.keep(stamps.flux >= np.sort(stamps.flux)[::-1][min(100, len(stamps.flux)) - 1])
     start = bright.x.copy(), bright.y.copy(), bright.flux.copy()
     fwhm, best = 0.9 * 2.0 * half_sample_mode(_half_light(stamps)), (np.inf, None)
-    for beta, turns in ((4.0, 4), (2.5, 2), (10.0, 2)):
+    for beta, turns in ((3.2, 4), (2.5, 2), (4.5, 2), (10.0, 2)):
         for turn in range(turns + 1):
             psf = _moffat(fwhm, shape, config, beta)
             bright.x[:], bright.y[:], bright.flux[:] = start
