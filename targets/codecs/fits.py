@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,14 @@ Cards = Iterable[Card] | Mapping
 _STORAGE = ("CHECKSUM", "DATASUM", "BLANK", "GROUPS")
 """Cards that describe how a file stores its data, besides those that astropy strips itself."""
 _BOILERPLATE = ("FITS (Flexible Image Transport System)", "and Astrophysics', volume 376")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings: astropy mends cards as it reads, cuts a comment that does not fit and turns long keywords into HIERARCH."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 # --- reading --------------------------------------------------------------------------------------------------------------------
@@ -49,10 +58,9 @@ def scan(path: Path) -> list[Extension]:
     name = Path(path).name
     try:
         size = Path(path).stat().st_size
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what astropy can mend in a card it mends
-            with open(path, "rb") as stream, astropy_fits.open(stream, lazy_load_hdus=False) as hdus:  # astropy leaves its own file open
-                found = [_extension(hdu) for hdu in hdus]
+        # a stream of ours, since astropy leaves its own open after an error
+        with _quiet(), open(path, "rb") as stream, astropy_fits.open(stream, lazy_load_hdus=False) as hdus:
+            found = [_extension(hdu) for hdu in hdus]
     except OSError as error:
         raise BadInput(f"{name} cannot be read as a FITS file: {error.strerror or error}") from error
     except Exception as error:  # a damaged header makes astropy fail anywhere
@@ -156,9 +164,10 @@ def table_hdu(table: np.ndarray, cards: Cards = (), *, columns: Sequence[Column]
 def compressed_hdu(data: np.ndarray, cards: Cards = (), *, extname: str | None = None, step: float | None = None) -> Hdu:
     """A Rice tile-compressed image: lossless for integers; floats are quantised to `step` with subtractive dither (NaN is kept)."""
     options = {"quantize_level": -float(step), "quantize_method": 1, "dither_seed": 1} if data.dtype.kind == "f" else {}
-    image = astropy_fits.CompImageHDU(data, _header(cards), name=extname, compression_type="RICE_1", **options)
     memory = io.BytesIO()
-    astropy_fits.HDUList([astropy_fits.PrimaryHDU(), image]).writeto(memory)
+    with _quiet():
+        image = astropy_fits.CompImageHDU(data, _header(cards), name=extname, compression_type="RICE_1", **options)
+        astropy_fits.HDUList([astropy_fits.PrimaryHDU(), image]).writeto(memory)
     table = astropy_fits.HDUList.fromstring(memory.getvalue(), disable_image_compression=True)[1]  # as a table it can be given checksums
     if extname is None:
         del table.header["EXTNAME"]  # astropy puts a name of its own
@@ -170,8 +179,7 @@ def write(path: Path, hdus: Sequence[Hdu]) -> None:
     file = astropy_fits.HDUList()
     for hdu in hdus:
         file.append(hdu)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a comment that does not fit on its card is cut
+    with _quiet():
         for hdu in file:
             hdu.add_datasum(when="data unit checksum")
             hdu.add_checksum(when="HDU checksum", override_datasum=True)
@@ -180,6 +188,5 @@ def write(path: Path, hdus: Sequence[Hdu]) -> None:
 
 def _header(cards: Cards) -> astropy_fits.Header:
     """Cards for astropy; one whose value is None (not measured) is left out."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # long keywords become HIERARCH cards
+    with _quiet():
         return astropy_fits.Header([astropy_fits.Card(*card) for card in Header(cards).cards if card[1] is not None])

@@ -69,6 +69,26 @@ def test_difference_is_compressed_in_hdu_1_within_a_quarter_sigma(tmp_path, data
     assert np.nanmax(np.abs(back - data)) < 6 / 4 + 0.01
 
 
+def test_cards_that_do_not_fit_are_written_without_a_warning(tmp_path, data):
+    cards = [("SHORT", 1.5, "a comment " * 12), ("LONGKEYWORD", 3, ""), ("TEXT", "word " * 40 + "end", ""), ("HISTORY", "line", ""),
+             ("HISTORY", "line", "")]
+    image.write_science(tmp_path / "a.fits", data, cards)
+    image.write_difference(tmp_path / "b.fits.fz", data, cards)
+    for path in (tmp_path / "a.fits", tmp_path / "b.fits.fz"):
+        _, header = image.read_image(path)
+        assert (header["SHORT"], header["LONGKEYWORD"], header["TEXT"]) == (1.5, 3, cards[2][1])
+        assert header.comment("SHORT").startswith("a comment") and [key for key, _, _ in header.cards].count("HISTORY") == 2
+
+
+def test_writing_does_not_touch_the_callers_array(tmp_path, data):
+    for array in (data, data.astype(np.uint16), data.astype(np.int16)):
+        before = array.copy()
+        array.setflags(write=False)
+        image.write_image(tmp_path / "a.fits", array)
+        np.testing.assert_array_equal(array, before)
+        np.testing.assert_array_equal(image.read_pixels(tmp_path / "a.fits")[0], before)
+
+
 def test_writing_twice_gives_the_same_bytes(tmp_path, data):
     for name in ("a", "b"):
         image.write_difference(tmp_path / name, data, {"MAGZP": 26.0})
