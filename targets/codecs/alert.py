@@ -36,26 +36,34 @@ def write_packet(record: Mapping) -> bytes:
     version = alert_schema.check_version(record.get("schemavsn", ""))
     schema, refused = _parsed(version), f"alert packet {record.get('candid')} of schema {version}"
     marker = hashlib.md5(str(record.get("candid")).encode(), usedforsecurity=False).digest()
-    tagged = {name: ("array", value) if isinstance(value, list) else value for name, value in record.items()}  # saves a search in unions
+    # histories are most of a packet: tagged, the writer need not search their unions, and what it then writes `_altered` compares
+    tagged = {name: ("array", value) if isinstance(value, list) else value for name, value in record.items()}
     stream = io.BytesIO()
     try:
-        if not validate(record, schema, raise_errors=False):  # names nothing, but is twenty times faster
-            validate(record, schema)
+        if not validate({name: None if isinstance(value, list) else value for name, value in record.items()}, schema, raise_errors=False):
+            raise ValueError("a value is not of its type")
         fastavro.writer(stream, schema, [tagged], codec="null", strict=True, sync_marker=marker)
-    except ValidationError as error:
-        deepest = max(error.errors, key=lambda one: (one.field.count("."), one.schema != "null"))  # every branch of a union reports
-        raise BadInput(f"{refused}: {deepest!s:.200}") from error
-    except (ValueError, OverflowError) as error:
-        raise BadInput(f"{refused}: {error}") from error
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise BadInput(f"{refused}: {_wrong_value(record, schema) or error}") from error
     packet = stream.getvalue()
     altered = _altered(record, *read_packets(packet))
     if altered:
-        raise BadInput(f"{refused}: {altered} does not read back as a finite number of its value")
+        raise BadInput(f"{refused}: {altered} does not read back as given, finite and of its type")
     return packet
 
 
+def _wrong_value(record: Mapping, schema: dict) -> str | None:
+    """fastavro's sentence on the innermost field whose value is of the wrong type."""
+    try:
+        validate(record, schema)
+    except ValidationError as error:
+        innermost = max(error.errors, key=lambda one: (one.field.count("."), one.schema != "null"))  # every branch of a union reports
+        return f"{innermost!s:.200}"
+    return None
+
+
 def _altered(given: Mapping, back: Mapping) -> str | None:
-    """Name of the first field that is not finite, or differs by more than the rounding to single precision."""
+    """Name of the first field of another type or value, a float that is not finite or differs by more than the rounding to single."""
     for name, value in back.items():
         before = given[name]
         if isinstance(value, float):
@@ -68,7 +76,7 @@ def _altered(given: Mapping, back: Mapping) -> str | None:
             for number, pair in enumerate(zip(before, value, strict=True)):
                 if inner := _altered(*pair):
                     return f"{name}[{number}].{inner}"
-        elif value != before:
+        elif type(value) is not type(before) or value != before:
             return name
     return None
 

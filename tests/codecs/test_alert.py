@@ -55,14 +55,17 @@ def test_histories_may_be_absent():
 
 
 @pytest.mark.parametrize("where, value, words", [
-    (("candidate", "rb"), float("nan"), r"candidate\.rb does not read back as a finite number"),
+    (("candidate", "rb"), float("nan"), r"candidate\.rb does not read back as given"),
     (("candidate", "ra"), None, r"candidate\.ra.* is None expected double"),
     (("candidate", "fid"), 2.0, r"candidate\.fid is <2.0> .* expected int"),
     (("candidate", "fid"), True, r"candidate\.fid is <True> .* expected int"),
     (("candidate", "nid"), 2**31, r"candidate\.nid"),
-    (("candidate", "magpsf"), 1e39, r"candidate\.magpsf does not read back as a finite number"),
+    (("candidate", "magpsf"), 1e39, r"candidate\.magpsf does not read back as given"),
     (("candidate", "isdiffpos"), 1, r"candidate\.isdiffpos is <1> .* expected string"),
-    (("prv_candidates", 1, "sky"), float("inf"), r"prv_candidates\[1\]\.sky does not read back as a finite number"),
+    (("prv_candidates", 1, "sky"), float("inf"), r"prv_candidates\[1\]\.sky does not read back as given"),
+    (("prv_candidates", 0, "fid"), True, r"prv_candidates\[0\]\.fid does not read back as given"),
+    (("prv_candidates", 0, "fid"), 2.5, r"prv_candidates\[0\]\.fid does not read back as given"),
+    (("prv_candidates", 0, "fid"), None, r"prv_candidate\.fid.* is None expected int"),
     (("prv_candidates", 1, "sky"), "x", r"prv_candidate\.sky is <x> .* expected float"),
     (("cutoutScience", "stampData"), "text", r"cutout\.stampData"),
     (("fp_hists",), {}, "fp_hists"),
