@@ -10,7 +10,7 @@ from scipy.ndimage import convolve1d, gaussian_filter
 
 from ztfluigi.algorithms import psf_kernels as kernels
 from ztfluigi.algorithms.psf_photometry import pixel_noise
-from ztfluigi.algorithms.psf_stars import Stamps, require, select_stars
+from ztfluigi.algorithms.psf_stars import Stamps, half_light_radius, half_sample_mode, require, select_stars
 from ztfluigi.model.config.photometry import PsfConfig
 from ztfluigi.model.psf import PsfModel
 
@@ -39,8 +39,8 @@ def build_psf(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detections:
 
     Returns
     -------
-    psf, metrics : metrics hold fwhm_pix (SEEING: FWHM at the centre with the width of the pixel taken out in quadrature, as ZTF's
-        header value is), fwhm_effective_pix (with the pixel), n_psf_stars, psf_degree, ellipticity, psf_error
+    psf, metrics : metrics hold fwhm_pix (SEEING: median FWHM over the quadrant with the width of the pixel taken out in quadrature, as
+        in ZTF's header), fwhm_effective_pix (with the pixel), n_psf_stars, psf_degree, ellipticity, psf_error
         (relative error of the model, see `PsfModel.error`).
 
     Raises
@@ -66,7 +66,7 @@ def build_psf(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detections:
         psf = _corrected(psf, stamps, residual, good, tolerance, noise, work)
         if turn >= 2:
             stamps = stamps.keep(good)
-    effective = psf.fwhm()
+    effective = float(np.median([psf.fwhm(x, y) for x, y in zip(*_places(psf, 3), strict=True)]))
     metrics = {"fwhm_pix": float(np.sqrt(max(effective**2 - PIXEL_FWHM**2, 0.25))), "fwhm_effective_pix": effective,
                "n_psf_stars": len(stamps.x), "psf_degree": psf.degree, "ellipticity": psf.ellipticity(), "psf_error": error}
     return replace(psf, error=error), metrics
@@ -101,7 +101,7 @@ def _first_guess(stamps: Stamps, noise, shape, config) -> PsfModel:
     """
     bright = stamps.keep(stamps.flux >= np.sort(stamps.flux)[::-1][min(100, len(stamps.flux)) - 1])
     start = bright.x.copy(), bright.y.copy(), bright.flux.copy()
-    fwhm, best = 0.9 * 2.0 * half_sample_mode(_half_light(stamps)), (np.inf, None)
+    fwhm, best = 0.9 * 2.0 * half_sample_mode(half_light_radius(stamps)), (np.inf, None)
     for beta, turns in ((3.2, 4), (2.5, 2), (4.5, 2), (10.0, 2)):
         for turn in range(turns + 1):
             psf = _moffat(fwhm, shape, config, beta)
@@ -114,30 +114,6 @@ def _first_guess(stamps: Stamps, noise, shape, config) -> PsfModel:
                 fwhm = np.sqrt(np.clip(fwhm**2 + change, 0.5 * fwhm**2, 2.0 * fwhm**2))
         best = min(best, (float(np.median(chi[seen])), psf), key=lambda pair: pair[0])
     return best[1]
-
-
-def _half_light(stamps: Stamps) -> np.ndarray:
-    """Radius [pix] with half of the light inside 6 pixels, for every star."""
-    size = 2 * stamps.half + 1
-    stack = stamps.image.reshape(-1, size, size)
-    yy, xx = np.mgrid[:size, :size]
-    centre_y = stamps.y - size * np.arange(len(stamps.y))
-    radius = np.hypot(xx - stamps.x[:, None, None], yy - centre_y[:, None, None])
-    edges = np.arange(0.5, 6.01, 0.5)
-    light = np.array([np.sum(stack * np.clip(edge - radius + 0.5, 0, 1), axis=(1, 2)) for edge in edges]).T
-    light = np.maximum.accumulate(light / light[:, -1:], axis=1)
-    return np.array([np.interp(0.5, row, edges) for row in light])
-
-
-def half_sample_mode(values: np.ndarray) -> float:
-    """Mode by repeated choice of the densest half (Robertson & Cryer 1974)."""
-    values = np.sort(np.asarray(values, float))
-    while len(values) > 3:
-        n = (len(values) + 1) // 2
-        widths = values[n - 1:] - values[:len(values) - n + 1]
-        start = int(np.argmin(widths))
-        values = values[start:start + n]
-    return float(np.median(values))
 
 
 def _moffat(fwhm: float, shape, config, beta: float) -> PsfModel:

@@ -61,7 +61,9 @@ def select_stars(data, sigma, mask, detections, config: PsfConfig) -> Stamps:
     lonely = chosen[crowding < 0.3] if len(chosen) else chosen
     require(len(lonely), config)
     spread = _spread(lonely, x, y, flux, crowding[crowding < 0.3], (ny, nx), config.max_stars)
-    return _cut(data, sigma, bad, x, y, flux, spread, first, pairs, half)
+    stamps = _cut(data, sigma, bad, x, y, flux, spread, half)
+    _mask_neighbours(stamps, 2.0 * half_sample_mode(half_light_radius(stamps)), x, y, flux, spread, first, pairs)
+    return stamps
 
 
 def _crowding(i, x, y, flux, neighbours) -> float:
@@ -82,12 +84,11 @@ def _spread(index, x, y, flux, crowding, shape, count) -> np.ndarray:
     return index[np.sort(np.argsort(rank, kind="stable")[:count])]
 
 
-def _cut(data, sigma, bad, x, y, flux, index, first, pairs, half) -> Stamps:
-    """Cut the stamps; unusable pixels and those of neighbours get infinite variance."""
+def _cut(data, sigma, bad, x, y, flux, index, half) -> Stamps:
+    """Cut the stamps; unusable pixels get infinite variance."""
     size = 2 * half + 1
     image = np.empty((len(index) * size, size), np.float32)
     variance = np.empty_like(image)
-    yy, xx = np.mgrid[-half:half + 1, -half:half + 1]
     stamp_x, stamp_y = np.empty(len(index)), np.empty(len(index))
     for n, i in enumerate(index):
         cx, cy = int(x[i] + 0.5), int(y[i] + 0.5)
@@ -96,12 +97,44 @@ def _cut(data, sigma, bad, x, y, flux, index, first, pairs, half) -> Stamps:
         image[rows] = data[box]
         block = np.square(sigma[box], dtype=np.float32)
         block[bad[box] | ~np.isfinite(image[rows]) | ~(block > 0)] = np.inf
-        for j in pairs[first[i]:first[i + 1]]:
-            dx, dy = x[j] - x[i], y[j] - y[i]
-            # The neighbour's half of the space between the two, but no more than 4 pixels round it.
-            reach = np.clip(3.0 * (flux[j] / flux[i]) ** 0.25, 2.0, 6.0)
-            block[(xx + cx - x[j]) ** 2 + (yy + cy - y[j]) ** 2 < min(reach, 0.5 * np.hypot(dx, dy) + 0.5) ** 2] = np.inf
         variance[rows] = block
         stamp_x[n], stamp_y[n] = x[i] - cx + half, y[i] - cy + half + n * size
     image[~np.isfinite(image)] = 0.0
     return Stamps(image, variance, stamp_x, stamp_y, flux[index].copy(), x[index], y[index], half)
+
+
+def _mask_neighbours(stamps: Stamps, fwhm: float, x, y, flux, index, first, pairs) -> None:
+    """Give the pixels of neighbours infinite variance: more round bright ones, but never past the middle between the two."""
+    half, size = stamps.half, 2 * stamps.half + 1
+    yy, xx = np.mgrid[-half:half + 1, -half:half + 1]
+    for n, i in enumerate(index):
+        cx, cy = int(x[i] + 0.5), int(y[i] + 0.5)
+        block = stamps.variance[n * size:(n + 1) * size]
+        for j in pairs[first[i]:first[i + 1]]:
+            reach = np.clip(1.6 * fwhm * (flux[j] / flux[i]) ** 0.25, 2.0, 10.0)
+            middle = 0.5 * np.hypot(x[j] - x[i], y[j] - y[i]) + 0.5
+            block[(xx + cx - x[j]) ** 2 + (yy + cy - y[j]) ** 2 < min(reach, middle) ** 2] = np.inf
+
+
+def half_light_radius(stamps: Stamps) -> np.ndarray:
+    """Radius [pix] with half of the light inside 6 pixels, for every star."""
+    size = 2 * stamps.half + 1
+    stack = stamps.image.reshape(-1, size, size)
+    yy, xx = np.mgrid[:size, :size]
+    centre_y = stamps.y - size * np.arange(len(stamps.y))
+    radius = np.hypot(xx - stamps.x[:, None, None], yy - centre_y[:, None, None])
+    edges = np.arange(0.5, 6.01, 0.5)
+    light = np.array([np.sum(stack * np.clip(edge - radius + 0.5, 0, 1), axis=(1, 2)) for edge in edges]).T
+    light = np.maximum.accumulate(light / light[:, -1:], axis=1)
+    return np.array([np.interp(0.5, row, edges) for row in light])
+
+
+def half_sample_mode(values: np.ndarray) -> float:
+    """Mode by repeated choice of the densest half (Robertson & Cryer 1974)."""
+    values = np.sort(np.asarray(values, float))
+    while len(values) > 3:
+        n = (len(values) + 1) // 2
+        widths = values[n - 1:] - values[:len(values) - n + 1]
+        start = int(np.argmin(widths))
+        values = values[start:start + n]
+    return float(np.median(values))
