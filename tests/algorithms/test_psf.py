@@ -103,6 +103,6 @@ def test_saturated_stars_are_left_out():
 
 @pytest.mark.real
 def test_real_undersampled_image(real_ztf):
-    """ZTF header: SEEING 1.241 pixels."""
+    """ZTF header: SEEING 1.241 pixels; ours is 1.15 without and 1.34 with the pixel, so this cannot tell which of the two ZTF means."""
     assert real_ztf["metrics"]["fwhm_pix"] == pytest.approx(1.241, abs=0.1)
     assert real_ztf["psf"].render(1500, 1500).sum() == pytest.approx(1.0, abs=0.005)

@@ -191,8 +191,9 @@ def test_forced_photometry_recovers_either_sign_and_says_nan_off_the_image():
 def test_real_image_against_the_archive(real_ztf):
     """Mask bit 11 marks the sources of ZTF's own PSF catalogue: those at S/N >= 8 in our measure are in ours.
 
-    ZTF's MAGLIM is 21.73, ours 21.56: their value corresponds to a source centred on a pixel (noise area 6.1 pixels); averaged over
-    sub-pixel phases (7.0 pixels) and with the photon noise of the source, 21.6 is what this image allows.
+    ZTF's MAGLIM is 21.73, ours 21.56, so the tolerance is 0.2 and not 0.1. Sky noise alone and a star centred on its pixel (noise area
+    6.1 pixels) would give 21.73 with our PSF; with the star's photon noise and over all sub-pixel phases an ideal fit reaches 21.69 to
+    21.54. How ZTF computes its sigflux is not known.
     """
     from ztfluigi.algorithms.limits import limiting_magnitude
 
