@@ -39,8 +39,8 @@ def build_psf(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detections:
 
     Returns
     -------
-    psf, metrics : metrics hold fwhm_pix (SEEING: median FWHM over the quadrant with the width of the pixel taken out in quadrature), fwhm_effective_pix (with the pixel), n_psf_stars, psf_degree, ellipticity, psf_error
-        (relative error of the model, see `PsfModel.error`).
+    psf, metrics : metrics hold fwhm_pix (SEEING: median FWHM over the quadrant with the width of the pixel taken out in quadrature),
+        fwhm_effective_pix (with the pixel), n_psf_stars, psf_degree, ellipticity, psf_error (see `PsfModel.error`).
 
     Raises
     ------
