@@ -101,7 +101,8 @@ def read_daophot(path: Path) -> DaophotPsf:
 def write_psf_model(path: Path, psf: PsfModel, cards: image.Cards = ()) -> None:
     """A PSF model without loss: its tables as a float64 cube."""
     own: list[Card] = [("PSFDEG", psf.degree, "order of the polynomial in position"), ("PSFOVER", psf.oversample, "samples per pixel"),
-                       ("PSFNX", psf.shape[1], "columns of the quadrant"), ("PSFNY", psf.shape[0], "rows of the quadrant")]
+                       ("PSFNX", psf.shape[1], "columns of the quadrant"), ("PSFNY", psf.shape[0], "rows of the quadrant"),
+                       ("PSFERR", psf.error, "relative error of the model")]
     fits.write(path, [fits.image_hdu(np.asarray(psf.tables, np.float64), [*own, *image.Header(cards).cards])])
 
 
@@ -112,7 +113,7 @@ def read_psf_model(path: Path) -> PsfModel:
         degree = header["PSFDEG"]
         if tables.ndim != 3 or len(tables) != (degree + 1) * (degree + 2) // 2:
             raise BadInput(f"{Path(path).name} has tables of shape {tables.shape}, expected those of degree {degree}")
-        return PsfModel(tables, degree, (header["PSFNY"], header["PSFNX"]), header["PSFOVER"])
+        return PsfModel(tables, degree, (header["PSFNY"], header["PSFNX"]), header["PSFOVER"], header["PSFERR"])
     except KeyError as error:
         raise BadInput(f"{Path(path).name} has no card {error}, expected a PSF model") from error
 

@@ -165,8 +165,10 @@ def compressed_hdu(data: np.ndarray, cards: Cards = (), *, extname: str | None =
     """A Rice tile-compressed image: lossless for integers; floats are quantised to `step` with subtractive dither (NaN is kept)."""
     options = {"quantize_level": -float(step), "quantize_method": 1, "dither_seed": 1} if data.dtype.kind == "f" else {}
     memory = io.BytesIO()
+    # bands of rows: astropy spends its time per tile, and a tile of one row is a few microseconds of work
+    tiles = (min(data.shape[0], 32), data.shape[1])
     with _quiet():
-        image = astropy_fits.CompImageHDU(data, _header(cards), name=extname, compression_type="RICE_1", **options)
+        image = astropy_fits.CompImageHDU(data, _header(cards), name=extname, compression_type="RICE_1", tile_shape=tiles, **options)
         astropy_fits.HDUList([astropy_fits.PrimaryHDU(), image]).writeto(memory)
     table = astropy_fits.HDUList.fromstring(memory.getvalue(), disable_image_compression=True)[1]  # as a table it can be given checksums
     if extname is None:

@@ -30,6 +30,8 @@ OF_OBJECTS = ("PROGRMPI", "OBJRAD", "OBJDECD", "TELRAD", "TELDECD", "AZIMUTH", "
               "MOONRA", "MOONDEC", "HUMIDITY")
 """Primary keywords of an exposure of the sky; a bias or flat has no target."""
 OF_QUADRANTS = ("CCD_ID", "AMP_ID", "GAIN", "READNOI")
+NOMINAL_WCS = ("CRPIX1", "CRPIX2", "CRVAL1", "CRVAL2", "CD1_1", "CD2_2")
+"""What a quadrant of a sky exposure carries besides: where it should look."""
 RANGES = {"EXPTIME": (0.0, 3600.0), "PROGRMID": (0, 3), "OBSJD": (2457388.5, 2488069.5), "OBJRAD": (0.0, 360.0), "OBJDECD": (-90.0, 90.0),
           "TELRAD": (0.0, 360.0), "TELDECD": (-90.0, 90.0), "AZIMUTH": (-360.0, 360.0), "ELVATION": (0.0, 90.0), "AIRMASS": (0.99, 40.0),
           "MOONILLF": (0.0, 1.0), "MOONALT": (-90.0, 90.0), "MOONRA": (0.0, 360.0), "MOONDEC": (-30.0, 30.0), "HUMIDITY": (0.0, 100.0),
@@ -147,7 +149,7 @@ def _check_quadrant(path: Path, header: Header, name: RawName, qid: int, camera:
         camera.amplifier(name.ccdid, qid)
     except ConfigError as error:
         raise BadInput(f"{path.name}: {error.reason}") from error
-    _check_values(path, header, OF_QUADRANTS, f"HDU {qid}")
+    _check_values(path, header, OF_QUADRANTS + (NOMINAL_WCS if name.type == "o" else ()), f"HDU {qid}")
     for key, value in (("CCD_ID", name.ccdid), ("AMP_ID", qid - 1)):
         _require(header[key] == value, path, f"has {key} = {header[key]} in HDU {qid}, expected {value}")
 

@@ -24,7 +24,8 @@ def primary() -> dict:
 
 
 def quadrant(qid: int) -> dict:
-    return {"CCD_ID": 1, "AMP_ID": qid - 1, "GAIN": 6.2, "READNOI": 9.6}
+    return {"CCD_ID": 1, "AMP_ID": qid - 1, "GAIN": 6.2, "READNOI": 9.6, "CRPIX1": 32.5, "CRPIX2": 20.5, "CRVAL1": 55.06, "CRVAL2": 33.35,
+            "CD1_1": -2.8e-4, "CD2_2": -2.8e-4}
 
 
 def make_raw(folder, name: str = NAME, *, kind: str = "u2", primary_changes=(), quadrant_changes=(), shape=CAMERA.shape, overscan=30):

@@ -77,7 +77,7 @@ def test_wrong_primary_keywords_are_named(tmp_path, changes, words):
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"GAIN": None}, "keyword GAIN"), ({"CCD_ID": 4}, "CCD_ID = 4"), ({"AMP_ID": 0}, "AMP_ID = 0 in HDU 2")])
+    ({"GAIN": None}, "keyword GAIN"), ({"CRVAL1": None}, "keyword CRVAL1"), ({"CCD_ID": 4}, "CCD_ID = 4"), ({"AMP_ID": 0}, "AMP_ID = 0 in HDU 2")])
 def test_wrong_quadrant_keywords_are_named(tmp_path, changes, words):
     path, _, _ = make_raw(tmp_path, quadrant_changes=changes)
     with pytest.raises(BadInput, match=words):

@@ -76,7 +76,7 @@ def light_filter(events: np.ndarray, *, config: EventFilterConfig = EventFilterC
             ("nneg", events["nneg"], config.max_nneg, -1),
             ("elong", events["elong"], config.max_elong, -1), ("|magdiff|", np.abs(events["magdiff"]), config.max_magdiff, -1),
             ("sumrat", events["sumrat"], config.min_sumrat, 1), ("fwhm", events["fwhm"], config.max_fwhm, -1),
-            ("magfromlim", events["magfromlim"], config.min_magfromlim, 1))
+            ("chipsf", events["chipsf"], config.max_chipsf, -1))
     fate = np.full(len(events), "", dtype="U64")
     for name, values, limit, direction in cuts:
         failed = (fate == "") & ~(direction * values.astype(float) >= direction * limit)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from targets import paths
-from targets.current import registry
 from targets.sealed import sha256
 from ztfluigi.model.errors import ZtfError
 from ztfluigi.services import database
@@ -38,19 +36,18 @@ def examine(content: bool) -> Iterator[tuple[str, str]]:
     yield f"settings, data root {root}, database", ""
     version = database.query("select count(*) as n from migrations")[0]["n"]
     yield f"database schema, {version} migrations", ""
-    for folder, template in (("astrometric", paths.gaia), ("photometric", paths.ps1)):
-        pattern = str(template(1, 1, 1).parent.parent.parent).rsplit("/", 1)[0]
-        name = template(1, 1, 1).parent.name
-        count = len(list(Path(root / pattern).glob(f"rc*/{name}/*.fits")))
-        yield f"{folder} calibrators, {count} field quadrants", "" if count else f"none under {pattern}/rc*/{name}"
-    for row in registry().archived():
+    for what, folder in (("astrometric", "astrom"), ("photometric", "photom")):
+        count = len(list((root / "ops/static").glob(f"rc*/{folder}/*.fits")))
+        yield f"{what} calibrators, {count} field quadrants", "" if count else f"none under {root}/ops/static/rc*/{folder}"
+    for row in database.query("select kind, key, files from products where vbest > 0 and run = %s and files <> '[]' order by kind, key",
+                              (settings().run,)):
         yield from _files(root, row, content)
 
 
-def _files(root: Path, row, content: bool) -> Iterator[tuple[str, str]]:
-    for entry in row.files:
+def _files(root: Path, row: dict, content: bool) -> Iterator[tuple[str, str]]:
+    for entry in row["files"]:
         path = root / entry["path"]
         if not path.exists():
-            yield entry["path"], f"registered by {row.kind} {row.key} but not on disk; ask for the product again to rebuild it"
+            yield entry["path"], f"registered by {row['kind']} {row['key']} but not on disk; ask for the product again to rebuild it"
         elif path.stat().st_size != entry["size"] or (content and sha256(path) != entry["sha256"]):
-            yield entry["path"], f"differs from what {row.kind} {row.key} sealed; delete it and ask for the product again"
+            yield entry["path"], f"differs from what {row['kind']} {row['key']} sealed; delete it and ask for the product again"

@@ -1,0 +1,168 @@
+"""The small night, end to end: every requirement a test of its own."""
+
+from __future__ import annotations
+
+import json
+
+import fastavro
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from targets.codecs import alert
+from ztfluigi.cli import report
+from ztfluigi.services import database
+
+pytestmark = [pytest.mark.night, pytest.mark.db, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def test_both_nights_end_in_success(survey):
+    for night, run in survey.runs.items():
+        assert run.returncode == 0, f"{night}: {run.stderr[-3000:]}"
+        assert "Traceback" not in run.stderr
+        assert "Warning" not in run.stderr
+
+
+def test_everything_that_came_in_has_a_fate(survey):
+    first, last = survey.nights
+    for night in (first, last):
+        counts = survey.registry().counts(night)
+        records = [r for r in survey.truth.exposures if r["night"] == night]
+        assert sum(counts["raw files"].values()) == sum(len(r["files"]) for r in records)
+        assert sum(counts["quadrants"].values()) == 4 * counts["raw files"]["sealed"]
+        assert not {"waiting", "failed"} & (set(counts["quadrants"]) | set(counts["events"]) | set(counts["packets"]))
+    assert survey.registry().counts(first)["quadrants"]["nothing-to-do"] == 4 * len(survey.sky(first))
+    shown = survey.command("ztf", "status", "--night", last)
+    assert shown.returncode == 0 and "packets" in shown.stdout and "quarantined" in shown.stdout
+
+
+def test_damaged_files_are_quarantined_with_a_reason_a_person_understands(survey):
+    last = survey.nights[-1]
+    damaged = [r for r in survey.truth.exposures if r["fault"]]
+    assert len(damaged) == 4
+    for record in damaged:
+        path = survey.root / "quarantine" / last.replace("-", "") / record["files"][0]
+        assert path.exists()
+        reason = json.loads(path.with_name(path.name + ".reason.json").read_text())["reason"]
+        assert record["files"][0].removesuffix(".fz") in reason or record["files"][0] in reason
+        row = survey.registry().current("IngestCcd", f"{record['exposure']}/1")
+        assert (row.state, row.reason) == ("quarantined", reason)
+        assert survey.registry().current("Quadrant", f"{record['exposure']}/1/1").state == "quarantined"
+
+
+def test_the_same_night_again_runs_nothing(survey):
+    again = survey.luigi("Night", "--night", survey.nights[-1])
+    assert again.returncode == 0
+    assert "0 tasks run, 0 failed attempts" in again.stderr
+
+
+def test_a_deleted_science_image_is_rebuilt_alone(survey):
+    night = survey.nights[-1]
+    row = survey.registry().select("ScienceImage", night=night)[0]
+    path = survey.root / next(entry["path"] for entry in row.files if entry["role"] == "image")
+    pixels = fits.getdata(path)
+    newest = "select max(id) as id from products"
+    before = database.query(newest)[0]["id"]
+    path.unlink()
+    assert survey.luigi("Night", "--night", night).returncode == 0
+    made = database.query("select kind, key, provid from products where id > %s", (before,))
+    assert [(one["kind"], one["key"], one["provid"]) for one in made] == [("ScienceImage", row.key, row.provid)]
+    np.testing.assert_array_equal(fits.getdata(path), pixels)
+
+
+def test_a_setting_of_the_difference_makes_it_and_its_alerts_stale_and_nothing_before(survey, tmp_path):
+    key = survey.registry().select("DifferenceImage", night=survey.nights[-1])[0].key
+    (tmp_path / "luigi.cfg").write_text("[difference]\nmatch_snr = 25\n")
+    told = {kind: survey.command("ztf", "why", kind, key, "--depth", "1", folder=tmp_path).stdout.splitlines()[0]
+            for kind in ("SourceCatalog", "ScienceImage", "DifferenceImage", "AlertPackets")}
+    assert "difference.match_snr was 20.0, is 25.0" in told["DifferenceImage"]
+    assert "stale: its inputs changed: DifferenceImage" in told["AlertPackets"]
+    assert " sealed" in told["SourceCatalog"] and " sealed" in told["ScienceImage"]
+
+
+def test_why_tells_what_was_never_built_and_what_was_refused(survey):
+    refused = next(r for r in survey.truth.exposures if r["fault"])["exposure"]
+    told = survey.command("ztf", "why", "ScienceImage", f"{refused}/1/1").stdout
+    assert "quarantined" in told
+    unknown = survey.command("ztf", "why", "Nonsense", "1/2/3")
+    assert unknown.returncode == 1 and "there is no product 'Nonsense'" in unknown.stderr
+
+
+def test_astrometry_and_photometry_agree_with_truth(survey):
+    rows = survey.registry().select("SourceCatalog", night=survey.nights[-1])
+    figures = [report.science_figures(survey.root, survey.truth, row) for row in rows]
+    assert len(figures) >= 10
+    assert report.rms(np.concatenate([one["offsets"] for one in figures])) < 85
+    assert abs(np.median([one["zero_point"] for one in figures])) < 0.02
+    assert abs(np.median([one["colour"] for one in figures])) < 0.01
+    assert report.rms(np.concatenate([one["bright"] for one in figures])) < 0.025
+
+
+def test_transients_and_asteroids_are_found(survey):
+    night = survey.nights[-1]
+    wanted = [one for one in report.expected_sources(survey.truth, night) if one["snr"] >= 8]
+    candidates = [c for c in report.night_candidates(night) if c["fate"] == "packet"]
+    found = [one for one in wanted if any(c["pid"] == one["row"].pid and report.is_at(c, one) for c in candidates)]
+    assert len(wanted) >= 20
+    assert len(found) >= 0.95 * len(wanted)
+    false = sum(kind == "false" for _, kind in report.classified(survey.truth, candidates))
+    assert false <= 5 * len(survey.registry().select("DifferenceImage", night=night))
+
+
+def test_products_open_in_the_field_s_tools(survey):
+    row = survey.registry().select("ScienceImage", night=survey.nights[-1])[0]
+    with fits.open(survey.root / row.files[0]["path"], checksum=True) as hdus:
+        header = hdus[0].header
+        assert hdus[0].data.shape == (770, 768) and header["BITPIX"] == -32 and len(hdus) == 1
+        assert header["PROVID"] == row.provid and header["STATUS"] == 1 and header["CTYPE1"] == "RA---TPV"
+        sky = WCS(header).pixel_to_world(383.5, 384.5)
+    truth = survey.truth.wcs(row.exposure, row.ccdid, row.qid).sky(383.5, 384.5)
+    assert abs(sky.ra.deg - truth[0]) < 1e-4 and abs(sky.dec.deg - truth[1]) < 1e-4
+    difference = survey.registry().select("DifferenceImage", night=survey.nights[-1])[0]
+    files = {entry["role"]: survey.root / entry["path"] for entry in difference.files}
+    with fits.open(files["image"]) as hdus:
+        assert hdus[1].data.shape == (770, 768) and hdus[1].header["MAGZP"] > 20
+    stamp = fits.getdata(files["psf"])
+    assert stamp.shape == (25, 25) and stamp.sum() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_packets_are_valid_and_carry_their_history(survey):
+    rows = survey.registry().select("AlertPackets", night=survey.nights[-1])
+    packets = [packet for row in rows for packet in alert.unpack_alerts(survey.root / row.files[0]["path"])]
+    records = []
+    for candid, data in packets:
+        import io
+
+        reader = fastavro.reader(io.BytesIO(data))
+        record = next(reader)
+        assert fastavro.validate(record, reader.writer_schema)
+        assert record["candid"] == candid and record["schemavsn"] == "4.02"
+        assert alert.decode_cutout(record["cutoutDifference"]["stampData"]).shape[0] <= 63
+        records.append(record)
+    ledger = database.query("select candid from alerts")
+    assert sorted(one["candid"] for one in ledger) == sorted(record["candid"] for record in records)
+    histories = [len(record["prv_candidates"] or ()) for record in records]
+    assert max(histories) >= 2  # the third exposure of the night has seen the first two
+    names = {}
+    for record in records:
+        names.setdefault(record["objectId"], []).append((record["candidate"]["ra"], record["candidate"]["dec"]))
+    for places in names.values():
+        assert max(np.ptp(np.array(places), axis=0)) * 3600 < 3.5
+
+
+def test_nothing_is_left_half_written(survey):
+    assert not list(survey.root.glob("**/.tmp-*"))
+
+
+def test_a_difference_of_an_old_epoch_can_be_asked_for_by_hand(survey):
+    exposure = survey.sky(survey.nights[0])[0]["exposure"]
+    assert survey.registry().current("DifferenceImage", f"{exposure}/1/1") is None
+    asked = survey.luigi("DifferenceImage", "--exposure", exposure, "--ccdid", "1", "--qid", "1")
+    assert asked.returncode == 0
+    assert survey.registry().current("DifferenceImage", f"{exposure}/1/1").state == "sealed"
+
+
+def test_doctor_finds_nothing_wrong(survey):
+    healthy = survey.command("ztf", "doctor", "--content")
+    assert healthy.returncode == 0, healthy.stdout
