@@ -145,7 +145,8 @@ def reference(root: Path, epochs: list[Epoch], science: list[Science], meter: Me
                                  filter_code=cell.filter, scratch=planes, config=CONFIG["reference"])
         bits, status = quality.judge_reference(result.metrics)
         task = SimpleNamespace(field=cell.field, filter=cell.filter, ccdid=cell.ccdid, qid=cell.qid, provid=lambda: "benchmark")
-        values = {**headers.reference_values(task, cards), "MAGZP": result.magzp, "SATURATE": result.saturate, "INFOBITS": bits, "STATUS": status}
+        values = {**headers.reference_values(task, cards), "MAGZP": result.magzp, "SATURATE": result.saturate, "INFOBITS": bits,
+                  "STATUS": status}
         image_codec.write_reference(made.files, result, header_cards.reference_cards(values, bits=infobits.bit_cards("reference")))
         del result, planes
     with meter.stage("reference_catalog"):

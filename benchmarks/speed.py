@@ -21,7 +21,8 @@ PHASE2 = ("difference_read", "subtract", "events", "difference_write", "packets"
 WATCHED = ((background, "estimate", "background"), (detection, "detect", "detect"), (detection, "image_fwhm", "detect"),
            *((artifacts, name, "mask") for name in ("mask_saturation", "mask_cosmic_rays", "mask_tracks", "mask_ghosts")),
            (astrometry, "solve", "astrometry"), (psf, "build_psf", "psf"), (psf_photometry, "fit_catalogue", "psf_photometry"),
-           (apertures, "measure", "apertures"), (apertures, "aperture_corrections", "apertures"), (catalogue, "fit_zero_point", "zero_point"))
+           (apertures, "measure", "apertures"), (apertures, "aperture_corrections", "apertures"),
+           (catalogue, "fit_zero_point", "zero_point"))
 """Functions that the steps call, and the stages they are."""
 
 
