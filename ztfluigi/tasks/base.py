@@ -170,6 +170,13 @@ class Product(luigi.Task):
             process.load_kernels()
         return done
 
+    def deps(self):
+        """As luigi asks for them; a request that cannot be ends with one sentence here too."""
+        try:
+            return super().deps()
+        except BadInput as error:
+            process.refuse(error)
+
     # -- running ----------------------------------------------------------------------------------------------------------------
     def build(self, stage: Stage) -> Built:
         """Make the product: write files to `stage[role]`, return the verdict. About ten lines in every subclass."""
