@@ -20,7 +20,7 @@ night: setup
 	@$(VENV)/bin/ztf demo
 
 test: setup
-	@$(VENV)/bin/python -m pytest
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
 
 bench: setup
 	@$(VENV)/bin/python -m benchmarks speed

@@ -23,3 +23,18 @@ def shared_data() -> Path:
 def shared_spec(shared_data) -> Path:
     """The folder of format fact sheets beside the checkout."""
     return shared_data.parent / "spec"
+
+
+def pytest_runtest_logreport(report):
+    """On the continuous-integration machine nothing may skip for want of a server or of the real data."""
+    if os.environ.get("ZTF_TESTS_NO_SKIP") and report.skipped and report.when in ("setup", "call") and not hasattr(report, "wasxfail"):
+        _skipped.append(report.nodeid)
+
+
+def pytest_sessionfinish(session, exitstatus):
+    if _skipped and not hasattr(session.config, "workerinput"):
+        print("\nskipped although ZTF_TESTS_NO_SKIP is set: " + ", ".join(_skipped))
+        session.exitstatus = 1
+
+
+_skipped: list[str] = []

@@ -78,9 +78,9 @@ def preset(name: str) -> SurveyPlan:
 PRESETS = {
     "demo": SurveyPlan(
         field=505, transients=16, known=9, unknown=4,
-        nights=(Night("2018-10-16", 20, (("zg", 20), ("zr", 20)), (("zg", 2), ("zr", 9))),
-                Night("2018-10-19", 12, (), (("zg", 2), ("zr", 8))),
-                Night("2018-11-02", 20, (("zg", 20), ("zr", 20)), (("zg", 2), ("zr", 5)), cloudy=1, trails=1, streaks=1))),
+        nights=(Night("2018-10-16", 20, (("zg", 20), ("zr", 20)), (("zg", 1), ("zr", 9))),
+                Night("2018-10-19", 12, (), (("zr", 7),)),
+                Night("2018-11-02", 20, (("zr", 20),), (("zg", 1), ("zr", 5)), cloudy=1, trails=1, streaks=1))),
     "tiny": SurveyPlan(
         field=505, transients=10, known=4, unknown=2,
         nights=(Night("2018-10-16", 20, (("zr", 20),), (("zr", 15),)),
