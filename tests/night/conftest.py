@@ -34,7 +34,7 @@ class Survey:
 
     def command(self, program: str, *arguments: str, folder: Path = CHECKOUT) -> subprocess.CompletedProcess:
         """Run a console script of this installation; output as text."""
-        return subprocess.run([BIN / program, *arguments], env=self.environment, cwd=folder, text=True, capture_output=True, timeout=280)
+        return subprocess.run([BIN / program, *arguments], env=self.environment, cwd=folder, text=True, capture_output=True, timeout=800)
 
     def luigi(self, task: str, *arguments: str, folder: Path = CHECKOUT) -> subprocess.CompletedProcess:
         """Ask for a product."""
