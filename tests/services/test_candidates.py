@@ -94,7 +94,7 @@ def test_update_of_some_columns(database):
     assert n == 2
     assert [(r["fate"], r["ndethist"], r["sgmag1"], r["rfid"], r["magpsf"]) for r in candidates.events(pid)] == [
         ("packet", 3, 17.5, 1, 18.5), (None, None, None, None, 18.5), ("nbad > 0", None, None, None, 18.5)]
-    assert PostgresRegistry().counts("2018-06-01")["events"] == {"packet": 1, "nbad > 0": 1, "waiting": 1}
+    assert PostgresRegistry().counts("2018-06-01")["events"] == {"sealed": 1, "nothing-to-do": 1, "waiting": 1}
 
 
 def test_partitions_by_night_and_channel_with_a_view_a_night(database):
