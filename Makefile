@@ -20,7 +20,8 @@ night: setup
 	@$(VENV)/bin/ztf demo
 
 test: setup
-	@$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
+	@$(VENV)/bin/python -m pytest -n 2 --ignore=tests/night
+	@$(VENV)/bin/python -m pytest tests/night
 
 bench: setup
 	@$(VENV)/bin/python -m benchmarks speed
