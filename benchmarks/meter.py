@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import time
 from contextlib import ExitStack, contextmanager
@@ -81,3 +82,10 @@ class Meter:
 def emit(row: dict) -> None:
     """One JSON line."""
     print(json.dumps(row), flush=True)
+
+
+def figure(name: str, value: float, unit: str, n: int, target: float | None, seed: int | None = None) -> None:
+    """The line of one figure; a value that is not finite is null, a figure of real data has no seed."""
+    value = float(value)
+    emit({"figure": name, "value": round(value, 5) if math.isfinite(value) else None, "unit": unit, "n": int(n), "target": target,
+          "seed": seed})

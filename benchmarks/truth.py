@@ -11,7 +11,7 @@ import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 from scipy.spatial import cKDTree
 
-from benchmarks.meter import emit
+from benchmarks import meter
 from targets.codecs import image as image_codec
 from ztfluigi.algorithms import limits
 from ztfluigi.algorithms.catalogue import Catalogue, measure_quadrant
@@ -55,9 +55,7 @@ class Case:
     def figure(self, name: str, value: float, unit: str, n: int, target: float | None, *, suffix: bool = True) -> None:
         """Print one figure."""
         name = f"{name}.{SUFFIX[self.density]}" if suffix else name
-        value = float(value)
-        emit({"figure": name, "value": round(value, 5) if np.isfinite(value) else None, "unit": unit, "n": int(n), "target": target,
-              "seed": self.seed})
+        meter.figure(name, value, unit, n, target, self.seed)
 
 
 @dataclass
