@@ -23,8 +23,9 @@ from ztfluigi.model.errors import Unusable
 from ztfluigi.model.wcs import TpvWcs, separation_arcsec
 
 HSC_SHAPE = (4176, 2048)
-HSC_CONFIG = AstrometryConfig(bright_limit=13.0, faint_limit=21.0)
-"""270 s on 8 m: Gaia's faint stars are the unsaturated ones."""
+HSC_CONFIG = AstrometryConfig(bright_limit=13.0, faint_limit=21.5, search_radius_arcsec=20.0, max_rotation_deg=0.1, distortion_tolerance=0.1)
+"""Another camera, other settings: in 270 s on 8 m the faint stars of Gaia are the unsaturated ones; the rough headers tell the local scale
+of each CCD and nothing of a distortion that reaches two arcseconds in its corners."""
 RIGHT_ARCSEC = 5.0
 """The rough headers are good to half an arcsecond: a solution this far from them is another patch of sky."""
 AB_NJY = 31.4

@@ -24,6 +24,7 @@ _FREE_PAIRS = {4: 2, 6: 3}  # pairs that a transformation of so many parameters 
 _BRIGHTEST = (60, 200, 600)
 _CANDIDATES = 4
 _CONTROL_RADII = (6.0, 10.0)  # in pair radii
+_PROOF_RADII = (1.0, 0.5, 0.25)  # in pair radii; the narrowest that the camera's distortion allows tells most
 
 
 @dataclass(frozen=True)
@@ -164,22 +165,37 @@ def _refine(matrix, offset, stars, refs, tree, pair_radius, trials):
         matrix, offset = (_fit_affine if parameters == 6 else _fit_similarity)(stars[i], refs[j])
         if not np.all(np.isfinite(matrix)):
             return None
-    points = stars @ matrix.T + offset
-    i, _ = _pairs(points, tree, pair_radius)
+    best = None
+    for factor in _PROOF_RADII:
+        radius = factor * pair_radius
+        points = stars @ matrix.T + offset
+        i, j = _pairs(points, tree, radius)
+        if i.size <= _FREE_PAIRS[6]:
+            break
+        found = _prove(matrix, offset, points, refs, tree, radius, i.size, parameters, trials * len(_PROOF_RADII))
+        if best is None or found.log_chance < best.log_chance:
+            best = found
+        parameters = 6 if i.size >= 12 else 4
+        matrix, offset = (_fit_affine if parameters == 6 else _fit_similarity)(stars[i], refs[j])
+    return best
+
+
+def _prove(matrix, offset, points, refs, tree, radius, pairs, parameters, trials):
+    # The transformation with the probability that unrelated lists give as many pairs.
     # Only stars that could have a partner count: those in the area that the reference stars cover.
     covered = np.all((points >= refs.min(axis=0)) & (points <= refs.max(axis=0)), axis=1)
-    low, high = points.min(axis=0) - pair_radius, points.max(axis=0) + pair_radius
+    low, high = points.min(axis=0) - radius, points.max(axis=0) + radius
     in_frame = np.all((refs >= low) & (refs <= high), axis=1)
     area = max(np.prod(high - low), 1.0)
-    expected = covered.sum() * in_frame.sum() / area * math.pi * pair_radius**2
+    expected = covered.sum() * in_frame.sum() / area * math.pi * radius**2
     controls = []
-    for radius in _CONTROL_RADII:
+    for distance in _CONTROL_RADII:
         for angle in np.arange(8) * (math.pi / 4):
-            shift = radius * pair_radius * np.array([math.cos(angle), math.sin(angle)])
-            controls.append(_pairs(points + shift, tree, pair_radius)[0].size)
+            shift = distance * radius * np.array([math.cos(angle), math.sin(angle)])
+            controls.append(_pairs(points + shift, tree, radius)[0].size)
     expected = max(expected, float(np.mean(controls)), 1e-3)
-    log_chance = max(-300.0, float(poisson.logsf(i.size - _FREE_PAIRS[parameters] - 1, expected) / math.log(10.0) + math.log10(trials)))
-    return PatternMatch(matrix, offset, int(i.size), i.size / max(1, min(covered.sum(), in_frame.sum())), log_chance)
+    log_chance = max(-300.0, float(poisson.logsf(pairs - _FREE_PAIRS[parameters] - 1, expected) / math.log(10.0) + math.log10(trials)))
+    return PatternMatch(matrix, offset, int(pairs), pairs / max(1, min(covered.sum(), in_frame.sum())), log_chance)
 
 
 def _fit_similarity(a, b):
