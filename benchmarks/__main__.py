@@ -19,11 +19,20 @@ def main(arguments: list[str] | None = None) -> int:
     accuracy.add_argument("--quick", action="store_true", help="small quadrants, few seeds")
     accuracy.add_argument("--area", help="only this area")
     accuracy.add_argument("--seed", type=int, default=1, help="seed of the sky and the instrument")
+    peers = commands.add_parser("peers", help="the usual tools, where installed, beside ours on the same image, a JSON line a quantity")
+    peers.add_argument("--density", choices=("high-lat", "plane"), default="high-lat")
+    peers.add_argument("--quick", action="store_true", help="a small quadrant")
+    peers.add_argument("--seed", type=int, default=1, help="seed of the sky and the instrument")
     given = parser.parse_args(arguments)
     if given.command == "speed":
         from benchmarks.speed import run
 
         run(given.density)
+        return 0
+    if given.command == "peers":
+        from benchmarks.peers import run
+
+        run(given.density, quick=given.quick, seed=given.seed)
         return 0
     from benchmarks.accuracy import AREAS, ONCE, run
 
