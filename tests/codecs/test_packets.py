@@ -36,13 +36,20 @@ def test_a_packet_is_accepted_by_the_codec_and_has_the_schemas_order(version):
     assert list(made["candidate"]) == [field.name for field in alert_schema.CANDIDATE]
 
 
-def test_missing_neighbours_are_sentinels_and_other_missing_values_null():
-    made = packets.build_packet(EVENT | {"neargaia": np.nan, "objectidps1": None, "sky": np.inf}, [], [], {}, CONTEXT)
+def test_missing_values_are_null_and_a_neighbour_that_is_not_there_is_said_by_who_looked():
+    made = packets.build_packet(EVENT | {"neargaia": np.nan, "sgmag1": -999.0, "sky": np.inf, "ssnamenr": "null", "ranr": np.nan}, [], [], {},
+                                CONTEXT)
     shown = made["candidate"]
-    assert shown["rb"] is None and shown["sky"] is None and shown["tooflag"] is None
-    assert shown["ssnamenr"] == "null" and shown["ssdistnr"] == shown["neargaia"] == shown["sgmag3"] == shown["sgscore1"] == -999.0
-    assert shown["objectidps1"] == -999 and type(shown["objectidps1"]) is int
+    assert shown["rb"] is shown["sky"] is shown["tooflag"] is shown["neargaia"] is shown["ssdistnr"] is shown["objectidps1"] is None
+    assert (shown["sgmag1"], shown["ssnamenr"], shown["ranr"]) == (-999.0, "null", -999.0)
     assert made["prv_candidates"] is None and made["fp_hists"] is None and made["cutoutScience"] is None
+
+
+def test_a_catalogue_that_cannot_be_asked_leaves_null():
+    unknown = packets.rows(packets.unknown_ps1(1))[0]
+    shown = packets.build_packet(EVENT | unknown, [], [], {}, CONTEXT)["candidate"]
+    assert unknown.keys() == packets.nearest_ps1([0.0], [0.0], np.zeros(0, dtype_of(PS1))).keys()
+    assert shown["nmtchps"] == -999 and all(shown[name] is None for name in unknown if name != "nmtchps")
 
 
 def test_sign_and_cutout_names():

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import luigi
 import numpy as np
 
 from targets import paths, rawfiles
 from targets.codecs import alert as alert_codec
-from targets.codecs import catalog as catalog_codec
 from targets.codecs import image as image_codec
 from targets.registry import PACKET
 from targets.sealed import Stage
 from ztfluigi.algorithms import packets
 from ztfluigi.model.alert_schema import CUTOUTS
-from ztfluigi.model.errors import NoWork
-from ztfluigi.model.ids import ccd_and_quadrant
+from ztfluigi.model.errors import BadInput, NoWork
 from ztfluigi.services import candidates, database
+from ztfluigi.tasks import alert_context, alert_history
+from ztfluigi.tasks.alert_context import Candidates
+from ztfluigi.tasks.alert_history import NO_CLASSIFIER
 from ztfluigi.tasks.base import Built, Product
 from ztfluigi.tasks.difference import DifferenceImage
 from ztfluigi.tasks.reference import usable_reference
@@ -23,8 +26,16 @@ from ztfluigi.tasks.science import OfQuadrant
 from ztfluigi.tasks.settings import configuration, root
 
 
-NO_CLASSIFIER = "none"
-"""rbversion while there is no trained real-bogus classifier: `rb` and `drb` are null."""
+VERSIONS = {"rbversion": NO_CLASSIFIER, "drbversion": NO_CLASSIFIER}
+"""Where no trained real-bogus classifier has seen a candidate: `rb` and `drb` are null."""
+
+
+@dataclass
+class Packed:
+    """Rows of the ledger, one a candidate, and what is to be set in the candidates' own rows."""
+
+    ledger: list[dict]
+    columns: list[dict]
 
 
 class AlertPackets(OfQuadrant, Product):
@@ -37,6 +48,7 @@ class AlertPackets(OfQuadrant, Product):
     exposure = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
+    version = "1.1.0"
     sections = ("alerts",)
 
     def difference(self) -> DifferenceImage:
@@ -62,35 +74,34 @@ class AlertPackets(OfQuadrant, Product):
         rows = [row for row in candidates.events(pid) if row["fate"] == PACKET]
         if not rows:
             raise NoWork("no event of this quadrant passed the filter")
-        config, stamps = configuration("alerts"), self.cutouts(rows)
-        values = self.context(rows, jd)
-        past, limits = self.history(values, jd, config)
-        records = [packets.build_packet(row, seen, unseen, stamp, {"rbversion": NO_CLASSIFIER, "drbversion": NO_CLASSIFIER}, version=config.schema, publisher=config.publisher)
-                   for row, seen, unseen, stamp in zip(values, past, limits, stamps, strict=True)]
-        alert_codec.pack_alerts(stage["packets"], [(record["candid"], alert_codec.write_packet(record)) for record in records])
-        return Built(numbers={"n_packets": len(records)}, place=self.numbers_of_time(jd), also=lambda cursor: self.ledger(cursor, pid, values))
+        made = self.pack(stage, rows, Candidates(self.exposure, self.cell, pid, jd, rows[0]["exptime"] or 0.0,
+                                                 *(np.array([row[name] for row in rows]) for name in ("candid", "ra", "dec"))))
+        refused = sum(entry["state"] == "failed" for entry in made.ledger)
+        return Built(numbers={"n_packets": len(rows) - refused, "n_refused": refused}, place=self.numbers_of_time(jd),
+                     also=lambda cursor: self.record(cursor, pid, made))
 
-    def context(self, rows: list[dict], jd: float) -> list[dict]:
-        """The candidates with what stands around them: objectId, nearest PS1 and Gaia sources, counts of past detections and coverages."""
-        ra, dec = (np.array([row[axis] for row in rows]) for axis in ("ra", "dec"))
-        with database.transaction() as cursor:  # names stay with their candidates, whatever becomes of this attempt
-            names = candidates.assign_object_ids(cursor, [(r["candid"], r["ra"], r["dec"], r["jd"], r["field"], r["rcid"]) for r in rows])
-        field, rcid = self.name.field, self.cell.rcid
-        seen = candidates.detection_counts([row["candid"] for row in rows], ra, dec, jd, field=field, rcid=rcid)
-        around = {"ncovhist": candidates.coverage_counts(ra, dec, jd)}
-        around |= packets.nearest_ps1(ra, dec, catalog_codec.read_ps1(root() / paths.ps1(field, self.ccdid, self.qid))[0])
-        around |= packets.nearest_gaia(ra, dec, catalog_codec.read_gaia(root() / paths.gaia(field, self.ccdid, self.qid))[0])
-        return [row | extra | {"objectid": names[row["candid"]], "ndethist": n, "jdstarthist": first, "jdendhist": last}
-                for row, extra, (n, first, last) in zip(rows, packets.rows(around), seen, strict=True)]
+    def pack(self, stage: Stage, rows: list[dict], seen: Candidates) -> Packed:
+        """Write the tarball; what the ledger and the candidates' rows are to say."""
+        config, stamps, names = configuration("alerts"), self.cutouts(rows), self.names(rows)
+        context, note = alert_context.gather(seen)
+        past, limits = alert_history.past(seen, rows[0]["programid"], config)
+        columns = [{"candid": row["candid"], "objectid": names[row["candid"]]} | extra for row, extra in zip(rows, context, strict=True)]
+        packed, ledger = [], []
+        for row, extra, *history, stamp in zip(rows, columns, past, limits, stamps, strict=True):
+            entry = {"candid": row["candid"], "objectid": extra["objectid"], "programid": row["programid"], "state": "sealed", "reason": note or None}
+            try:
+                record = packets.build_packet(row | extra, *history, stamp, VERSIONS, version=config.schema, publisher=config.publisher)
+                packed.append((row["candid"], alert_codec.write_packet(record)))
+                ledger.append(entry | {"file": str(self.files()["packets"])})
+            except BadInput as error:  # one bad record is refused by itself
+                ledger.append(entry | {"state": "failed", "reason": error.reason})
+        alert_codec.pack_alerts(stage["packets"], packed)
+        return Packed(ledger, columns)
 
-    def history(self, rows: list[dict], jd: float, config) -> tuple[list, list]:
-        """Earlier detections and upper limits at every place."""
-        ra, dec = (np.array([row[axis] for row in rows]) for axis in ("ra", "dec"))
-        span = jd - config.history_days, jd
-        past = candidates.history(ra, dec, *span, radius_arcsec=config.match_radius_arcsec)
-        limits = candidates.covering_limits(ra, dec, *span, detections=past)
-        return ([[row | {"pdiffimfilename": archived(row["pdiffimfilename"])} for row in seen] for seen in past],
-                [[row | {"pdiffimfilename": archived_of(row), "rbversion": NO_CLASSIFIER} for row in unseen] for unseen in limits])
+    def names(self, rows: list[dict]) -> dict[int, str]:
+        """objectId of every candidate; it stays with its candidate, whatever becomes of this attempt."""
+        with database.transaction() as cursor:
+            return candidates.assign_object_ids(cursor, [(r["candid"], r["ra"], r["dec"], r["jd"], r["field"], r["rcid"]) for r in rows])
 
     def cutouts(self, rows: list[dict]) -> list[dict[str, bytes]]:
         """Encoded stamps of every candidate; that of a negative one shows reference minus science."""
@@ -99,23 +110,7 @@ class AlertPackets(OfQuadrant, Product):
         return [{word: alert_codec.encode_cutout(sign * stamp) for word, sign, stamp in zip(CUTOUTS.values(), three, group, strict=True)}
                 for three, group in zip(signs, stamps, strict=True)]
 
-    def ledger(self, cursor, pid: int, rows: list[dict]) -> None:
+    def record(self, cursor, pid: int, made: Packed) -> None:
         """The packets' rows in the ledger, and what they say of their candidates."""
-        file = str(self.files()["packets"])
-        candidates.replace_alerts(cursor, pid, self.provid(), self.place()["night"],
-                                  [{"candid": row["candid"], "objectid": row["objectid"], "programid": row["programid"], "file": file} for row in rows])
-        candidates.update_events(cursor, pid, [{name: row[name] for name in ("candid", "objectid", "ndethist", "ncovhist", "jdstarthist",
-                                                                            "jdendhist")} for row in rows])
-
-
-def archived(filename: str) -> str:
-    """Archive path of a difference image, as history records give it."""
-    name = paths.ScienceName.parse(filename)
-    return f"/ztf/{paths.science(name.raw, name.qid, name.suffix)}.fz"
-
-
-def archived_of(limit: dict) -> str:
-    """The same of a non-detection's row."""
-    ccdid, qid = ccd_and_quadrant(limit["rcid"])
-    name = paths.RawName(limit["exposure"], limit["field"], limit["filter"], ccdid, "o")
-    return f"/ztf/{paths.science(name, qid, 'scimrefdiffimg.fits.fz')}"
+        candidates.replace_alerts(cursor, pid, self.provid(), self.place()["night"], made.ledger)
+        candidates.update_events(cursor, pid, made.columns)
