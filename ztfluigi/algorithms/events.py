@@ -19,24 +19,38 @@ from ztfluigi.model.wcs import TpvWcs, separation_arcsec
 APERTURE_RADIUS, BIG_APERTURE_RADIUS = 7.0, 9.0
 #: seeratio is clipped here.
 MAX_SEERATIO = 2.0
+#: A pixel holds at least this share of the peak of a score that lies between pixels.
+PIXEL_SHARE = 0.85
+#: What the freedom of its two coordinates adds, on average, to the square of the score of a peak.
+FREE = 2.0
+#: Noise of the smaller aperture over that of the PSF fit on empty sky, for events whose aperture has no error.
+APERTURE_NOISE = 3.5
+#: Aperture and PSF-fit flux of an event differ only when they do by this many sigmas.
+MAGDIFF_SIGMAS = 3.0
+#: An event is part of a dipole when one of the other sign, at least half as high, lies within this distance [pix].
+DIPOLE_REACH, DIPOLE_SHARE = 4.0, 0.5
 
 
 def extract(difference: Difference, *, wcs: TpvWcs, psfcat_ref: np.ndarray, reference_magzp: float,
             config: EventConfig = EventConfig()) -> np.ndarray:
     """Events with |score| >= threshold and their features: structured array EVENT, positive ones first, rows in reading order.
 
+    The score of an event is that of its peak between the pixels: the threshold is the same wherever a source falls on them.
     wcs : of the science grid. psfcat_ref : catalogue of the reference (dtype PSFCAT), calibrated with reference_magzp [mag].
     Peaks on unusable pixels are no events (their score is 0); peaks whose fits meet within a pixel are one event.
     """
-    x, y, sign = find_peaks(difference.scorr, config.threshold, config.separation_pix)
+    x, y, sign = find_peaks(difference.scorr, PIXEL_SHARE * config.threshold, config.separation_pix)
+    height = peak_heights(difference.scorr, x, y, sign)
+    high = height >= config.threshold
+    x, y, sign, height = x[high], y[high], sign[high], height[high]
     psfs = difference.psf_grid.reshape(-1, *difference.psf_grid.shape[2:])
     j, i = difference.tiles.index(x, y)
     unusable = (difference.mask & np.uint16(UNUSABLE)) != 0
     which = j * difference.psf_grid.shape[1] + i
     flux, error, chi2, fx, fy = features.fit_psf(difference.data, difference.sigma, unusable, psfs, which, x, y, sign,
                                                  config.fit_radius_pix, config.max_shift_pix, kernel_table(4))
-    keep = _merge(fx, fy, sign, np.abs(difference.scorr[y, x]))
-    x, y, sign, flux, error, chi2, fx, fy = (v[keep] for v in (x, y, sign, flux, error, chi2, fx, fy))
+    keep = _merge(fx, fy, sign, height)
+    x, y, sign, height, flux, error, chi2, fx, fy = (v[keep] for v in (x, y, sign, height, flux, error, chi2, fx, fy))
     events = np.zeros(len(x), dtype_of(EVENT))
     events["isdiffpos"] = np.where(sign > 0, "t", "f")
     for s in (1.0, -1.0):
@@ -44,7 +58,7 @@ def extract(difference: Difference, *, wcs: TpvWcs, psfcat_ref: np.ndarray, refe
     events["xpos"], events["ypos"] = fx + 1.0, fy + 1.0
     events["ra"], events["dec"] = wcs.sky(fx, fy)
     events["flux"], events["sigflux"], events["chipsf"] = flux, error, chi2
-    events["scorr"], events["ssnrms"] = sign * difference.scorr[y, x], sign * difference.score[y, x]
+    events["scorr"], events["ssnrms"] = height, sign * difference.score[y, x]
     events["dsnrms"] = sign * difference.data[y, x] / max(difference.metrics["noise"], 1e-30)
     events["dsdiff"] = events["dsnrms"] - events["ssnrms"]
     events["diffmaglim"] = difference.diffmaglim
@@ -68,25 +82,51 @@ def find_peaks(score: np.ndarray, threshold: float, separation: int) -> tuple[np
 def light_filter(events: np.ndarray, *, config: EventFilterConfig = EventFilterConfig()) -> np.ndarray:
     """Why each event (EVENT) does not become a packet, or '': the first cut it fails, with its numbers; then the limit on their number.
 
-    An undefined (NaN) feature fails its cut.
+    An undefined (NaN) feature fails its cut; but an aperture flux that noise alone can have made, positive or not, passes.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         snr = events["flux"] / events["sigflux"]
-    cuts = (("nbad", events["nbad"], config.max_nbad, -1), ("PSF S/N", snr, config.min_snr, 1),
-            ("nneg", events["nneg"], config.max_nneg, -1),
-            ("elong", events["elong"], config.max_elong, -1), ("|magdiff|", np.abs(events["magdiff"]), config.max_magdiff, -1),
+    cuts = (("nbad", events["nbad"], config.max_nbad, -1),
+            ("scorr", events["scorr"], np.sqrt(config.min_snr**2 + FREE), 1), ("PSF S/N", snr, config.min_snr, 1),
+            ("dipole", _dipoles(events), 0, -1), ("nneg", events["nneg"], config.max_nneg, -1),
+            ("elong", events["elong"], config.max_elong, -1), ("|magdiff|", _significant_magdiff(events, snr), config.max_magdiff, -1),
             ("sumrat", events["sumrat"], config.min_sumrat, 1), ("fwhm", events["fwhm"], config.max_fwhm, -1),
             ("chipsf", events["chipsf"], config.max_chipsf, -1))
     fate = np.full(len(events), "", dtype="U64")
     for name, values, limit, direction in cuts:
         failed = (fate == "") & ~(direction * values.astype(float) >= direction * limit)
-        fate[failed] = [f"{name} {v:.4g} {'below' if direction > 0 else 'above'} {limit:g}" if np.isfinite(v) else f"{name} undefined"
+        fate[failed] = [f"{name} {v:.4g} {'below' if direction > 0 else 'above'} {limit:.3g}" if np.isfinite(v) else f"{name} undefined"
                         for v in values[failed]]
     left = np.flatnonzero(fate == "")
     if len(left) > config.max_events:
         order = left[np.argsort(-events["scorr"][left], kind="stable")]
         fate[order[config.max_events:]] = f"over the limit of {config.max_events} events"
     return fate
+
+
+def _dipoles(events: np.ndarray) -> np.ndarray:
+    """1 for each event with one of the other sign close by that is at least half as high, else 0."""
+    out = np.zeros(len(events))
+    place = np.column_stack([events["xpos"], events["ypos"]])
+    positive = events["isdiffpos"] == "t"
+    if positive.any() and not positive.all():
+        trees = cKDTree(place[positive]), cKDTree(place[~positive])
+        first, second = np.flatnonzero(positive), np.flatnonzero(~positive)
+        for k, near in enumerate(trees[0].query_ball_tree(trees[1], DIPOLE_REACH)):
+            for other in second[near]:
+                low, high = sorted((first[k], other), key=lambda n: events["scorr"][n])
+                out[low] = 1
+                out[high] = max(out[high], events["scorr"][low] >= DIPOLE_SHARE * events["scorr"][high])
+    return out
+
+
+def _significant_magdiff(events: np.ndarray, snr: np.ndarray) -> np.ndarray:
+    """|magdiff|, 0 where the two fluxes differ by less than `MAGDIFF_SIGMAS`; NaN where the PSF-fit flux is not positive."""
+    magdiff, sigma = events["magdiff"].astype(float), events["sigmagap"].astype(float)
+    known = np.isfinite(magdiff) & np.isfinite(sigma)
+    ratio = np.where(known, 10.0 ** (-0.4 * np.where(known, magdiff, 0.0)), 0.0)
+    error = np.where(known, ratio * np.where(known, sigma, 0.0) * np.log(10.0) / 2.5, APERTURE_NOISE / np.maximum(snr, 1e-6))
+    return np.where((np.abs(1.0 - ratio) < MAGDIFF_SIGMAS * error) & (snr > 0), 0.0, np.abs(magdiff))
 
 
 def _photometry(events, difference: Difference, x, y, sign) -> None:
@@ -140,6 +180,23 @@ def _merge(x, y, sign, score) -> np.ndarray:
             if sign[a] == sign[b]:
                 drop[a if score[a] < score[b] else b] = True
     return np.flatnonzero(~drop)
+
+
+@njit(cache=True, nogil=True)
+def peak_heights(score, x, y, sign):
+    """Height of the parabola through each peak and its four neighbours; the pixel's own at edges and beside pixels without a score."""
+    height = np.empty(len(x))
+    for k in range(len(x)):
+        i, j = x[k], y[k]
+        middle = sign[k] * score[j, i]
+        height[k] = middle
+        if 0 < i < score.shape[1] - 1 and 0 < j < score.shape[0] - 1:
+            for low, high in ((score[j, i - 1], score[j, i + 1]), (score[j - 1, i], score[j + 1, i])):
+                bend = 2.0 * middle - sign[k] * (low + high)
+                if low != 0.0 and high != 0.0 and bend > 0.0:
+                    step = 0.5 * sign[k] * (high - low)
+                    height[k] += min(0.5 * step * step / bend, 0.25 * bend)
+    return height
 
 
 @njit(cache=True, nogil=True)

@@ -164,11 +164,8 @@ def stamp_of_reference(psf: PsfModel, x: np.ndarray, y: np.ndarray, jacobian: np
         (an interpolated pixel is a sum of pixels at known offsets, so its PSF is the same sum of shifted PSFs).
     jacobian : 2 x 2, reference pixels per science pixel: [[dx/dX, dx/dY], [dy/dX, dy/dY]].
     """
-    table = psf.table(float(np.mean(x)), float(np.mean(y)))
-    m = table.shape[0]
-    frequency = np.fft.fftfreq(m, 1.0 / psf.oversample)
-    transfer_x, transfer_y = _kernel_transfer(x, order, frequency), _kernel_transfer(y, order, frequency)
-    smoothed = np.fft.ifft2(np.fft.fft2(table) * (transfer_y.T @ transfer_x / x.size)).real
+    smoothed = smoothed_reference(psf.table(float(np.mean(x)), float(np.mean(y))), psf.oversample, x, y, order)
+    m = smoothed.shape[0]
     offset = np.arange(size) - size // 2
     dx, dy = np.meshgrid(offset, offset)
     rows = (jacobian[1, 0] * dx + jacobian[1, 1] * dy) * psf.oversample + m // 2
@@ -176,6 +173,13 @@ def stamp_of_reference(psf: PsfModel, x: np.ndarray, y: np.ndarray, jacobian: np
     # The two grids may differ in pixel size: the PSF is light per pixel of the science grid.
     stamp = map_coordinates(smoothed, [rows, cols], order=3, mode="constant", cval=0.0) * abs(np.linalg.det(jacobian))
     return with_wings(stamp, psf.half_size)
+
+
+def smoothed_reference(table: np.ndarray, oversample: int, x: np.ndarray, y: np.ndarray, order: int) -> np.ndarray:
+    """An oversampled PSF table with the mean smoothing that interpolation at reference pixels x, y brings."""
+    frequency = np.fft.fftfreq(table.shape[0], 1.0 / oversample)
+    transfer_x, transfer_y = _kernel_transfer(x, order, frequency), _kernel_transfer(y, order, frequency)
+    return np.fft.ifft2(np.fft.fft2(table) * (transfer_y.T @ transfer_x / x.size)).real
 
 
 def with_wings(stamp: np.ndarray, half_size: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numba import njit
 
+from ztfluigi.algorithms.bright_stars import BrightStars
 from ztfluigi.algorithms.features import fwhm_of_stamp
 from ztfluigi.algorithms.image_match import (StarMatch, Surface, differential_background, fit_surface, match_stars, residual_background,
                                               stamp_of_reference, stamp_of_science)
@@ -26,10 +27,14 @@ STAMP = 49
 ASTROMETRY_SNR = 50.0
 #: The relative error of the PSF is taken from the brightest static light within this many pixels: wings are known worse than cores.
 ERROR_REACH = 2
+#: Stars of more than this many noises of a pixel [DN] are resampled by their PSF.
+BRIGHT = 300.0
+#: Blocks of 8 x 8 pixels whose score exceeds this anywhere, in either sign, do not measure the background.
+QUIET = 3.5
 #: Largest variance given to a pixel for such errors, in variances of the sky.
 MAX_VARIANCE = 1e5
 #: Astrometric mismatch below which the score does not trust the catalogues [pix].
-MIN_ASTROMETRIC_RMS = 0.01
+MIN_ASTROMETRIC_RMS = 0.005
 
 
 @dataclass
@@ -85,7 +90,13 @@ def subtract(science: Calibrated, science_psf: PsfModel, science_zp: float, refe
         return shift_x(x, y), shift_y(x, y)
 
     mapped = {"order": config.kernel_order, "registration": registration}
-    ref_data, ref_bits = resample(reference.data, reference.wcs, science.wcs, shape, mask=reference.mask, **mapped)
+    tiles = TileGrid.covering(shape, config.tile_size)
+    coordinates = source_grid(reference.wcs, science.wcs, shape, registration=registration)[:2]
+    bright, place = _bright_stars(psfcat_ref, science, reference, registration, tiles)
+    ref_data, ref_bits = resample(bright.taken_from(reference.data), reference.wcs, science.wcs, shape, mask=_without_shallow(reference, config),
+                                  **mapped)
+    samples = [_samples(k // (len(tiles.cols) - 1), k % (len(tiles.cols) - 1), tiles, coordinates) for k in range(len(bright.tables))]
+    bright.put_on(ref_data, *place, samples, config.kernel_order)
     ref_sigma, _ = resample(reference.sigma, reference.wcs, science.wcs, shape, **{**mapped, "order": 1})
     node_y, node_x = np.mgrid[0:shape[0] + 2 * GRID:GRID, 0:shape[1] + 2 * GRID:GRID].astype(float)
     ratio_nodes = ratio(node_x, node_y).astype(np.float32)
@@ -107,15 +118,13 @@ def subtract(science: Calibrated, science_psf: PsfModel, science_zp: float, refe
     _prepare(science.data, science.sigma, science.mask, ref_data, ref_sigma, ref_bits, background_nodes, ratio_nodes,
              reference.noise_correlation, config.masked_error, noise**2, usable, background, sci_data, v_sci, v_ref, sigma, mask)
     _add_psf_error(ref_data, config.psf_error, noise, MAX_VARIANCE * noise**2, v_sci)
-    tiles = TileGrid.covering(shape, config.tile_size)
-    coordinates = source_grid(reference.wcs, science.wcs, shape, registration=registration)[:2]
     rms = _astrometric_rms(stars, shift_x, shift_y)
     data, score, scorr, response, psf_grid = proper_difference(
         sci_data, ref_data, v_sci, v_ref, lambda j, i: _stamps(j, i, tiles, science_psf, reference.psf, coordinates, config.kernel_order),
         tiles=tiles, astrometric_rms=rms)
     del sci_data, v_sci, v_ref
     # Static sources are gone from D, so what is left of the background shows there without their wings.
-    residual_nodes = residual_background(data, sigma, usable, config.background_mesh, node_x, node_y).astype(np.float32)
+    residual_nodes = residual_background(data, sigma, _quiet(score, usable, QUIET), config.background_mesh, node_x, node_y).astype(np.float32)
     _finish(residual_nodes, response, tiles.rows, tiles.cols, usable, mask, int(Mask.NAN), background, data, score, scorr)
     psf = psf_grid[psf_grid.shape[0] // 2, psf_grid.shape[1] // 2]
     metrics = _metrics(data, sigma, score, scorr, mask, usable, psf)
@@ -128,6 +137,15 @@ def subtract(science: Calibrated, science_psf: PsfModel, science_zp: float, refe
                 "fwhm_science": science_psf.fwhm(), "fwhm_reference": reference.psf.fwhm()}
     return Difference(data, sigma, mask, psf, psf_grid, tiles, score, scorr, ref_data, background, float(science_zp),
                       metrics["diffmaglim"], metrics)
+
+
+def _without_shallow(reference: Coadd, config: DifferenceConfig) -> np.ndarray:
+    """The mask of the reference, NAN too where too few inputs lie."""
+    covered = reference.depth[::8, ::8][reference.depth[::8, ::8] > 0]
+    if not covered.size:
+        return reference.mask
+    shallow = reference.depth < config.min_depth * float(np.median(covered))
+    return np.where(shallow, reference.mask | np.uint16(Mask.NAN), reference.mask)
 
 
 def _relative_surfaces(stars: StarMatch, shape, nominal_ratio: float) -> tuple[Surface, Surface, Surface]:
@@ -162,17 +180,34 @@ def _astrometric_rms(stars: StarMatch, shift_x: Surface, shift_y: Surface) -> tu
     return tuple(max(MIN_ASTROMETRIC_RMS, 1.4826 * float(np.median(np.abs(r)))) for r in rest)
 
 
+def _bright_stars(psfcat, science: Calibrated, reference: Coadd, registration, tiles: TileGrid):
+    """The reference's clean stars high above the noise, and their places on the science grid (zero-based pixels)."""
+    noise = float(np.median(science.sigma[::16, ::16]))
+    stars = psfcat[(psfcat["flux"] > BRIGHT * noise) & ((psfcat["flags"].astype(int) & UNUSABLE) == 0)]
+    rx, ry = stars["xpos"].astype(float) - 1.0, stars["ypos"].astype(float) - 1.0
+    x, y = science.wcs.pixel(*reference.wcs.sky(rx, ry))
+    dx, dy = registration(x, y)
+    x, y = x + dx, y + dy
+    j, i = tiles.index(x, y)
+    tile = j * (len(tiles.cols) - 1) + i
+    return BrightStars(reference.psf, rx, ry, stars["flux"], tile, (len(tiles.rows) - 1) * (len(tiles.cols) - 1)), (x, y)
+
+
 def _stamps(j: int, i: int, tiles: TileGrid, science_psf: PsfModel, reference_psf: PsfModel, coordinates, order: int):
     """PSFs of both images at the centre of a tile, on the science grid."""
-    gx, gy = coordinates
     x, y = 0.5 * (tiles.cols[i] + tiles.cols[i + 1] - 1), 0.5 * (tiles.rows[j] + tiles.rows[j + 1] - 1)
-    # Five by five pixels of the tile give the mean smoothing of the interpolation; their slope is the local Jacobian.
+    return stamp_of_science(science_psf, x, y, STAMP), stamp_of_reference(reference_psf, *_samples(j, i, tiles, coordinates), order, STAMP)
+
+
+def _samples(j: int, i: int, tiles: TileGrid, coordinates):
+    """Reference pixels (x, y) of five by five pixels of a tile, which give the mean smoothing of the interpolation, and the Jacobian."""
+    gx, gy = coordinates
     sx = np.rint(np.linspace(tiles.cols[i], tiles.cols[i + 1] - 1, 5))[None, :]
     sy = np.rint(np.linspace(tiles.rows[j], tiles.rows[j + 1] - 1, 5))[:, None]
     rx, ry = _bilinear(gx, sx, sy), _bilinear(gy, sx, sy)
     width, height = sx[0, -1] - sx[0, 0], sy[-1, 0] - sy[0, 0]
     jacobian = np.array([[(r[2, -1] - r[2, 0]) / width, (r[-1, 2] - r[0, 2]) / height] for r in (rx, ry)])
-    return stamp_of_science(science_psf, x, y, STAMP), stamp_of_reference(reference_psf, rx, ry, jacobian, order, STAMP)
+    return rx, ry, jacobian
 
 
 def _bilinear(nodes: np.ndarray, x, y) -> np.ndarray:
@@ -194,6 +229,22 @@ def _metrics(data, sigma, score, scorr, mask, usable, psf) -> dict:
     return {"score_mean": score_mean, "score_width": score_width, "sky_score_width": spread(score)[1], "noise": spread(data)[1],
             "noise_expected": float(np.median(sigma[::3, ::3][good])),
             "masked_percent": 100.0 * float(np.mean((mask & np.uint16(UNUSABLE)) != 0)), "fwhm_difference": fwhm_of_stamp(psf)}
+
+
+@njit(cache=True, nogil=True)
+def _quiet(score, usable, limit):
+    """Usable pixels of the blocks of 8 x 8 in which no |score| exceeds `limit`."""
+    out = usable.copy()
+    ny, nx = score.shape
+    for y0 in range(0, ny, 8):
+        for x0 in range(0, nx, 8):
+            loud = False
+            for y in range(y0, min(ny, y0 + 8)):
+                for x in range(x0, min(nx, x0 + 8)):
+                    loud |= abs(score[y, x]) > limit
+            if loud:
+                out[y0:y0 + 8, x0:x0 + 8] = False
+    return out
 
 
 @njit(cache=True, nogil=True)

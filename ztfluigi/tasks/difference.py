@@ -28,6 +28,7 @@ class DifferenceImage(OfQuadrant, Product):
     exposure = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
+    version = "1.1.0"
     sections = ("difference", "events", "event_filter")
     kernels = True
 

@@ -16,7 +16,8 @@ class DifferenceConfig:
     background_mesh: int = knob(128, "cell of the differential background", unit="pix", low=16)
     match_radius_pix: float = knob(2.0, "largest distance of a star in both catalogues", unit="pix", low=0.1)
     match_snr: float = knob(20.0, "lowest S/N of matched stars", low=3.0)
-    psf_error: float = knob(0.015, "relative error of the PSF models, added to the noise of the score under static sources", low=0.0)
+    psf_error: float = knob(0.003, "relative error of the PSF models, added to the noise of the score under static sources", low=0.0)
+    min_depth: float = knob(0.2, "reference pixels of fewer inputs than this share of the median are not used: nothing was trimmed there", low=0.0)
     masked_error: float = knob(1.0, "relative error of the values that replace masked pixels", low=0.0)
 
 
@@ -34,7 +35,7 @@ class EventConfig:
 class EventFilterConfig:
     """What an event must satisfy to become a packet (difference-alerts fact sheet, section 5)."""
 
-    min_snr: float = knob(5.0, "lowest S/N of the PSF-fit flux")
+    min_snr: float = knob(5.0, "lowest S/N of the PSF-fit flux, and of the score once the two free coordinates of a peak are allowed for")
     max_nbad: int = knob(0, "most bad pixels in the 5 x 5 stamp", low=0)
     max_nneg: int = knob(11, "most negative pixels in the 5 x 5 stamp", low=0)
     max_elong: float = knob(2.0, "highest elongation", low=1.0)
