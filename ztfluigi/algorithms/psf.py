@@ -10,7 +10,7 @@ from scipy.ndimage import convolve1d, gaussian_filter
 
 from ztfluigi.algorithms import psf_kernels as kernels
 from ztfluigi.algorithms.psf_photometry import pixel_noise
-from ztfluigi.algorithms.psf_stars import Stamps, half_light_radius, half_sample_mode, require, select_stars
+from ztfluigi.algorithms.psf_stars import Stamps, half_light_radius, half_sample_mode, require, select_stars, subtract_neighbours
 from ztfluigi.model.config.photometry import PsfConfig
 from ztfluigi.model.psf import PsfModel
 
@@ -18,6 +18,8 @@ from ztfluigi.model.psf import PsfModel
 OVERSAMPLE = 4
 #: Radius [pix] inside which the PSF has unit flux; half the 25-pixel stamp.
 UNIT_FLUX_RADIUS = 12.0
+#: Relative departure of a wing from a Moffat profile that is thought nothing of.
+_WING_MISFIT = 0.1
 #: Gaussian FWHM [pix] with the second moment of a square pixel.
 PIXEL_FWHM = np.sqrt(8.0 * np.log(2.0) / 12.0)
 
@@ -46,7 +48,7 @@ def build_psf(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detections:
     ------
     TooFewCalibrators : fewer than `min_stars` stars; infobits bit 20.
     """
-    stamps = select_stars(data, sigma, mask, detections, config)
+    stamps, neighbours = select_stars(data, sigma, mask, detections, config)
     noise = pixel_noise(data, sigma, mask)
     psf = _first_guess(stamps, noise, data.shape, config)
     error = 0.1
@@ -55,6 +57,8 @@ def build_psf(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detections:
     for turn in range(config.iterations):
         degree = 0 if turn < 2 else _degree(len(stamps.x), config)
         psf = _with_degree(psf, degree)
+        if turn == 2:
+            subtract_neighbours(stamps, neighbours, psf.tables[0], psf.oversample)
         residual, chi_stars, sharp = _fit_stamps(stamps, noise, psf, error)
         if turn < 2 and len(sharp) >= 40:
             sharp = _without_trend(sharp, PsfModel(psf.tables, 2, psf.shape, OVERSAMPLE).monomials(stamps.quadrant_x, stamps.quadrant_y))
@@ -194,9 +198,10 @@ def _without_trend(sharp: np.ndarray, design: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _deposit(residual, variance, x, y, flux, weight, table, slope, floor, tolerance, half, step, values, count, sums):
+def _deposit(residual, variance, x, y, flux, used, noise, level, table, slope, floor, tolerance, half, step, values, count, sums):
     """Relative residual of the pixel nearest to every table point, star by star: values (N, m, m); count is 1 where there is one.
-    sums (2, m, m) : weighted sum and weight of the residuals in the bin of the table where each pixel centre falls.
+    sums (2, m, m) : weighted sum and weight of the residuals in the bin of the table where each pixel centre falls. The weight of a star
+    follows its `noise` over signal; in the core `level` joins it, where the model and not the noise limits a star.
 
     Left out (zero): unusable pixels and those farther than four sigma, noise and `tolerance` of the model together. The sky of a
     star is the mean residual beyond 10.5 pixels, clipped alike, so that faint neighbours weigh equally on both.
@@ -204,11 +209,12 @@ def _deposit(residual, variance, x, y, flux, weight, table, slope, floor, tolera
     size = 2 * half + 1
     m = table.shape[0]
     c = m // 2
+    peak = table[c, c]
     fraction = np.zeros((size, size), np.float32)
     seen = np.zeros((size, size), np.float32)
     column = np.empty(m, np.int64)
     for s in range(len(x)):
-        if not weight[s] > 0.0:
+        if not used[s]:
             values[s] = 0.0
             count[s] = 0.0
             continue
@@ -231,8 +237,9 @@ def _deposit(residual, variance, x, y, flux, weight, table, slope, floor, tolera
                 v = variance[top + i, j]
                 good = v < 1e30 and r * r < 16.0 * (max(v - slope * r, floor) + (tolerance * flux[s] * p) ** 2)
                 if good and 0 <= a < m and 0 <= b < m:
-                    sums[0, a, b] += weight[s] * r / flux[s]
-                    sums[1, a, b] += weight[s]
+                    weight = 1.0 / (noise[s] ** 2 + level**2 * max(p, 0.0) / peak)
+                    sums[0, a, b] += weight * r / flux[s]
+                    sums[1, a, b] += weight
                 fraction[i, j] = r / flux[s] if good else 0.0
                 seen[i, j] = 1.0 if good else 0.0
         for b in range(m):
@@ -250,8 +257,9 @@ def _corrected(psf: PsfModel, stamps: Stamps, residual, good, tolerance, noise, 
     values, count, sums = work[0][:n], work[1][:n], np.zeros((2, m, m))
     # Weights by flux, levelled where the model and not the noise limits a star.
     noise_to_signal = noise.sky_sigma / stamps.flux
-    weight = np.where(good, 1.0 / (noise_to_signal**2 + np.min(noise_to_signal[good]) ** 2 + 1e-6), 0.0)
-    _deposit(residual, stamps.variance, stamps.x, stamps.y, stamps.flux, weight, psf.tables[0], noise.slope, noise.floor, tolerance,
+    level = float(np.hypot(np.min(noise_to_signal[good]), 1e-3))
+    weight = np.where(good, 1.0 / (noise_to_signal**2 + level**2), 0.0)
+    _deposit(residual, stamps.variance, stamps.x, stamps.y, stamps.flux, good, noise_to_signal, level, psf.tables[0], noise.slope, noise.floor, tolerance,
              stamps.half, float(psf.oversample), values, count, sums)
     fwhm, radius = psf.fwhm(), _radius(psf)
     # A wide PSF has no fine structure; few stars leave gaps between their sub-pixel phases, which a wider kernel bridges.
@@ -266,7 +274,33 @@ def _corrected(psf: PsfModel, stamps: Stamps, residual, good, tolerance, noise, 
         update /= np.maximum(((weight / weight.sum()).astype(np.float32) @ count.reshape(n, -1)).reshape(m, m), 0.3)
         update = np.array([_smooth(term, radius, fwhm, psf.oversample, max(0.2, 0.11 * fwhm)) for term in update])
         tables[1:] += _wings_follow_core(update, psf, radius, fwhm)
-    return _normalised(_centred(replace(psf, tables=tables), fwhm))
+    own_noise = noise.sky_sigma / np.sqrt(np.sum(stamps.flux[good] ** 2))
+    return _normalised(_levelled(_centred(replace(psf, tables=tables), fwhm), fwhm, own_noise))
+
+
+def _levelled(psf: PsfModel, fwhm: float, noise: float) -> PsfModel:
+    """Take a constant out of the mean table: what remains beyond 1.5 FWHM is as near to a Moffat profile as can be.
+
+    The stamps cannot tell it, since each star's sky is measured on the stamp; over the unit-flux aperture it is several mmag.
+    noise : of one pixel of the table.
+    """
+    radius = _radius(psf)
+    ring = np.rint(radius).astype(int).ravel()
+    count = np.bincount(ring)
+    where, profile = np.bincount(ring, radius.ravel()) / count, np.bincount(ring, psf.tables[0].ravel()) / count
+    used = (where > 1.5 * fwhm) & (where <= UNIT_FLUX_RADIUS)
+    if np.count_nonzero(used) < 4:
+        return psf
+    where, profile, weight = where[used], profile[used], count[used] / ((_WING_MISFIT * profile[used]) ** 2 + noise**2)
+    best = np.inf, 0.0
+    for beta in np.arange(1.8, 6.1, 0.2):
+        alpha = fwhm / (2.0 * np.sqrt(2.0 ** (1.0 / beta) - 1.0))
+        design = np.column_stack([(1.0 + (where / alpha) ** 2) ** -beta, np.ones(len(where))]) * np.sqrt(weight)[:, None]
+        terms = np.linalg.lstsq(design, profile * np.sqrt(weight), rcond=None)[0]
+        best = min(best, (float(np.sum((design @ terms - profile * np.sqrt(weight)) ** 2)), float(terms[1])))
+    tables = psf.tables.copy()
+    tables[0] -= best[1]
+    return replace(psf, tables=tables)
 
 
 def _smooth_ratio(value, weight, radius, fwhm, step, core) -> np.ndarray:

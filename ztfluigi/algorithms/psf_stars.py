@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from ztfluigi.algorithms.neighbours import find_neighbours
 from ztfluigi.model.config.photometry import PsfConfig
@@ -37,14 +38,24 @@ class Stamps:
                        self.quadrant_x[which], self.quadrant_y[which], self.half)
 
 
+@dataclass
+class Neighbours:
+    """Sources beside the stars of `Stamps`: those of stamp n are first[n]:first[n + 1], at (x, y) of the tall image, with flux [DN]."""
+
+    first: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    flux: np.ndarray
+
+
 def require(found: int, config: PsfConfig) -> None:
     """Raise `TooFewCalibrators` unless there are enough stars."""
     if found < config.min_stars:
         raise TooFewCalibrators("PSF", found=int(found), needed=config.min_stars, infobits=INFOBIT_NO_PSF)
 
 
-def select_stars(data, sigma, mask, detections, config: PsfConfig) -> Stamps:
-    """Bright, clean, lonely detections, evenly over the quadrant."""
+def select_stars(data, sigma, mask, detections, config: PsfConfig) -> tuple[Stamps, Neighbours]:
+    """Bright, clean, lonely detections, evenly over the quadrant, and what lies beside them."""
     ny, nx = data.shape
     half = config.half_size + 1
     x, y, flux = (np.asarray(detections[k], float) for k in ("x", "y", "flux"))
@@ -63,7 +74,7 @@ def select_stars(data, sigma, mask, detections, config: PsfConfig) -> Stamps:
     spread = _spread(lonely, x, y, flux, crowding[crowding < 0.3], (ny, nx), config.max_stars)
     stamps = _cut(data, sigma, bad, x, y, flux, spread, half)
     _mask_neighbours(stamps, 2.0 * half_sample_mode(half_light_radius(stamps)), x, y, flux, spread, first, pairs)
-    return stamps
+    return stamps, _neighbours(stamps, x, y, flux, spread, first, pairs)
 
 
 def _crowding(i, x, y, flux, neighbours) -> float:
@@ -114,6 +125,40 @@ def _mask_neighbours(stamps: Stamps, fwhm: float, x, y, flux, index, first, pair
             reach = np.clip(1.6 * fwhm * (flux[j] / flux[i]) ** 0.25, 2.0, 10.0)
             middle = 0.5 * np.hypot(x[j] - x[i], y[j] - y[i]) + 0.5
             block[(xx + cx - x[j]) ** 2 + (yy + cy - y[j]) ** 2 < min(reach, middle) ** 2] = np.inf
+
+
+def _neighbours(stamps: Stamps, x, y, flux, index, first, pairs) -> Neighbours:
+    """Places of the neighbours on the stamps."""
+    count = first[index + 1] - first[index]
+    near = np.concatenate([pairs[first[i]:first[i + 1]] for i in index]) if len(index) else np.zeros(0, int)
+    owner = np.repeat(np.arange(len(index)), count)
+    return Neighbours(np.concatenate([[0], np.cumsum(count)]), stamps.x[owner] + x[near] - x[index][owner],
+                      stamps.y[owner] + y[near] - y[index][owner], np.nan_to_num(flux[near]))
+
+
+def subtract_neighbours(stamps: Stamps, neighbours: Neighbours, table: np.ndarray, oversample: int) -> None:
+    """Take the wings of the neighbours out of the stamps, by the mean profile of a PSF table (m, m); their cores are masked.
+
+    Lonely stars have their neighbours at the rim of the stamp, where the light would be taken for sky.
+    """
+    half = table.shape[0] // 2
+    offset = np.arange(-half, half + 1)
+    ring = np.rint(np.hypot(offset[:, None], offset)).astype(int).ravel()
+    profile = (np.bincount(ring, table.ravel()) / np.bincount(ring))[:half + 1]
+    _subtract(stamps.image, 2 * stamps.half + 1, neighbours.first, neighbours.x, neighbours.y, neighbours.flux, profile, float(oversample))
+
+
+@njit(cache=True, nogil=True)
+def _subtract(image, size, first, x, y, flux, profile, step):
+    last = len(profile) - 1
+    for n in range(len(first) - 1):
+        for k in range(first[n], first[n + 1]):
+            for i in range(n * size, (n + 1) * size):
+                for j in range(size):
+                    place = np.sqrt((i - y[k]) ** 2 + (j - x[k]) ** 2) * step
+                    if place < last:
+                        m = int(place)
+                        image[i, j] -= flux[k] * (profile[m] + (place - m) * (profile[m + 1] - profile[m]))
 
 
 def half_light_radius(stamps: Stamps) -> np.ndarray:
