@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_dilation
 
 from ztfluigi.algorithms.artifacts import mask_cosmic_rays, mask_ghosts, mask_saturation, mask_tracks
 from ztfluigi.model.config.detector import ArtifactConfig
@@ -84,7 +85,7 @@ def add_hits(scene, n=120):
         np.add.at(scene.hits, (j[inside], i[inside]), charge * (length + 1) / 40)
 
 
-@pytest.mark.parametrize(("fwhm", "recall"), [(1.6, 0.88), (2.0, 0.97), (2.5, 0.97)])
+@pytest.mark.parametrize(("fwhm", "recall"), [(1.6, 0.93), (2.0, 0.98), (2.5, 0.98)])
 def test_hits_are_found_and_little_else(fwhm, recall):
     scene = Scene(seed=7, stars=60, fwhm=fwhm)
     add_hits(scene)
@@ -92,7 +93,9 @@ def test_hits_are_found_and_little_else(fwhm, recall):
     found, hits = mask_cosmic_rays(data, sigma, mask, sky, fwhm)
     spike, strong = bit(found, Mask.SPIKE), scene.hits > 8 * sigma
     assert (spike & strong).sum() >= recall * strong.sum()
-    assert (spike & (scene.hits > 0)).sum() >= 0.98 * spike.sum()
+    # faint pixels beside a hit join it, and some are noise
+    assert (spike & (scene.hits > 0)).sum() >= 0.95 * spike.sum()
+    assert (spike & binary_dilation(scene.hits > 0, np.ones((3, 3)))).sum() >= 0.98 * spike.sum()
     assert 80 < hits < 150
 
 
@@ -106,7 +109,23 @@ def test_a_long_thin_track_is_found_whole_in_any_direction():
     found, hits = mask_cosmic_rays(data, sigma, mask, sky, 2.0)
     true = scene.hits > 0
     assert (bit(found, Mask.SPIKE) & true).sum() > 0.95 * true.sum()
-    assert bit(found, Mask.SPIKE).sum() < 1.02 * true.sum()
+    assert bit(found, Mask.SPIKE).sum() < 1.04 * true.sum()
+
+
+@pytest.mark.parametrize("fwhm", [2.2, 3.0])
+def test_hits_on_the_wings_of_stars_are_found_and_the_stars_are_not(fwhm):
+    scene = Scene(seed=12, stars=0, fwhm=fwhm)
+    places = [(x, y) for x in range(20, 240, 24) for y in range(20, 240, 24)]
+    for x, y in places:
+        a, b = scene.rng.uniform(-0.5, 0.5, 2)
+        scene.star(x + a, y + b, 8000.0)
+        i, j = int(x + round(1.6 * fwhm)), y
+        scene.hits[j:j + 3, i] = 12 * np.sqrt(scene.light[j:j + 3, i] / GAIN + READ**2)
+    data, sigma, mask, sky = scene.image()
+    found, _ = mask_cosmic_rays(data, sigma, mask, sky, fwhm)
+    spike = bit(found, Mask.SPIKE)
+    cores = np.array([spike[y - 1:y + 2, x - 1:x + 2].any() for x, y in places])
+    assert spike[scene.hits > 0].mean() > 0.9 and not cores.any()
 
 
 def test_hits_on_the_border_and_beside_dead_pixels_are_found():

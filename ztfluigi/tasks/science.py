@@ -69,6 +69,7 @@ class CalibratedImage(OfQuadrant, Product):
     exposure = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
+    version = "1.1.0"
     sections = ("detector", "background", "artifacts", "detection", "astrometry")
     kernels = True
 

@@ -61,7 +61,7 @@ class ArtifactConfig:
     """Masks of what is not sky: bleeding, radiation hits, tracks, ghosts and halos (paper 3.5)."""
 
     bleed_sigma: float = knob(10.0, "a bleed is followed along its column while it exceeds its neighbours by this", unit="sigma", low=1.0)
-    hit_sigma: float = knob(3.5, "significance by which a pixel is sharper than any star", unit="sigma", low=2.0)
+    hit_sigma: float = knob(3.25, "significance by which a pixel is sharper than any star", unit="sigma", low=2.0)
     hit_fwhm_margin: float = knob(0.88, "the sharpest star possible has this times the measured FWHM", low=0.3, high=1.0)
     track_sigma: float = knob(6.0, "significance of a candidate line on the binned image", unit="sigma", low=3.0)
     track_length: int = knob(150, "shortest track masked", unit="pix", low=20)
