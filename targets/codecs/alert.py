@@ -83,7 +83,14 @@ def _altered(given: Mapping, back: Mapping) -> str | None:
 
 @lru_cache
 def _parsed(version: str) -> dict:
-    return fastavro.parse_schema(alert_schema.schema(version))
+    return _sorted(fastavro.parse_schema(alert_schema.schema(version)))
+
+
+def _sorted(node):
+    """The same schema with keys in one order: the parser leaves them in that of the process's hash seed, and they are written."""
+    if isinstance(node, dict):
+        return {key: _sorted(node[key]) for key in sorted(node)}
+    return [_sorted(item) for item in node] if isinstance(node, list) else node
 
 
 def read_packets(source: bytes | str | Path) -> list[dict]:
