@@ -20,8 +20,7 @@ night: setup
 	@$(VENV)/bin/ztf demo
 
 test: setup
-	@$(VENV)/bin/python -m pytest -n 2 --ignore=tests/night
-	@$(VENV)/bin/python -m pytest tests/night
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
 
 bench: setup
 	@$(VENV)/bin/python -m benchmarks speed

@@ -17,7 +17,7 @@ from targets.codecs import alert
 from tests.night.conftest import BIN, CHECKOUT, enter
 from ztfluigi.services import database
 
-pytestmark = [pytest.mark.stress, pytest.mark.night, pytest.mark.db, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.xdist_group("night"), pytest.mark.night, pytest.mark.db, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 TIMES = {"CREATED", "CHECKSUM", "DATASUM"}
 

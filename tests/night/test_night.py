@@ -14,7 +14,7 @@ from targets.codecs import alert
 from ztfluigi.cli import report
 from ztfluigi.services import database
 
-pytestmark = [pytest.mark.night, pytest.mark.db, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.xdist_group("night"), pytest.mark.night, pytest.mark.db, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 def test_both_nights_end_in_success(survey):

@@ -18,6 +18,8 @@ from ztfluigi.model.ids import night_of
 from ztfluigi.simulate import faults, plan, rawfile, survey
 from ztfluigi.simulate.truth import Truth
 
+pytestmark = pytest.mark.xdist_group("survey")  # its fixture is made once
+
 CAMERA = replace(load_camera("ztf-mini"), shape=(160, 150))
 PLAN = plan.SurveyPlan(field=505, transients=4, known=2, unknown=1,
                        nights=(plan.Night("2018-10-16", 2, (("zr", 2),), (("zr", 1),)),
