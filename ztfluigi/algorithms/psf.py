@@ -11,15 +11,12 @@ from scipy.ndimage import convolve1d, gaussian_filter
 from ztfluigi.algorithms import psf_kernels as kernels
 from ztfluigi.algorithms.psf_photometry import pixel_noise
 from ztfluigi.algorithms.psf_stars import Stamps, half_light_radius, half_sample_mode, require, select_stars, subtract_neighbours
+from ztfluigi.algorithms.psf_wings import UNIT_FLUX_RADIUS, WING_START, levelled, table_radius, wing_correction
 from ztfluigi.model.config.photometry import PsfConfig
 from ztfluigi.model.psf import PsfModel
 
 #: Samples of the table per pixel.
 OVERSAMPLE = 4
-#: Radius [pix] inside which the PSF has unit flux; half the 25-pixel stamp.
-UNIT_FLUX_RADIUS = 12.0
-#: Relative departure of a wing from a Moffat profile that is thought nothing of.
-_WING_MISFIT = 0.1
 #: Gaussian FWHM [pix] with the second moment of a square pixel.
 PIXEL_FWHM = np.sqrt(8.0 * np.log(2.0) / 12.0)
 
@@ -128,13 +125,6 @@ def _moffat(fwhm: float, shape, config, beta: float) -> PsfModel:
     pixel = np.array([0.5] + [1.0] * (OVERSAMPLE - 1) + [0.5]) / OVERSAMPLE
     table = convolve1d(convolve1d(table, pixel, axis=0), pixel, axis=1)
     return _normalised(PsfModel(table[None], 0, shape, OVERSAMPLE))
-
-
-def _radius(psf: PsfModel) -> np.ndarray:
-    """Distance [pix] of the table's points from its centre."""
-    half = psf.tables.shape[1] // 2
-    offset = np.arange(-half, half + 1) / psf.oversample
-    return np.hypot(offset[:, None], offset)
 
 
 def _with_degree(psf: PsfModel, degree: int) -> PsfModel:
@@ -259,13 +249,14 @@ def _corrected(psf: PsfModel, stamps: Stamps, residual, good, tolerance, noise, 
     noise_to_signal = noise.sky_sigma / stamps.flux
     level = float(np.hypot(np.min(noise_to_signal[good]), 1e-3))
     weight = np.where(good, 1.0 / (noise_to_signal**2 + level**2), 0.0)
-    _deposit(residual, stamps.variance, stamps.x, stamps.y, stamps.flux, good, noise_to_signal, level, psf.tables[0], noise.slope, noise.floor, tolerance,
-             stamps.half, float(psf.oversample), values, count, sums)
-    fwhm, radius = psf.fwhm(), _radius(psf)
+    _deposit(residual, stamps.variance, stamps.x, stamps.y, stamps.flux, good, noise_to_signal, level, psf.tables[0], noise.slope,
+             noise.floor, tolerance, stamps.half, float(psf.oversample), values, count, sums)
+    fwhm, radius = psf.fwhm(), table_radius(psf)
     # A wide PSF has no fine structure; few stars leave gaps between their sub-pixel phases, which a wider kernel bridges.
     core = max(0.11 * fwhm, 0.35 * np.sqrt(15.0 / np.count_nonzero(good)))
     tables = psf.tables.copy()
-    tables[0] += _smooth_ratio(*sums, radius, fwhm, psf.oversample, core)
+    weight_scale = np.min(noise_to_signal[good]) ** 2 + level**2 * np.abs(psf.tables[0]) / psf.tables[0].max()
+    tables[0] += _mean_correction(sums, weight_scale, psf, radius, fwhm, core)
     if psf.degree > 0:
         root = np.sqrt(weight)
         monomials = psf.monomials(stamps.quadrant_x, stamps.quadrant_y)
@@ -275,50 +266,33 @@ def _corrected(psf: PsfModel, stamps: Stamps, residual, good, tolerance, noise, 
         update = np.array([_smooth(term, radius, fwhm, psf.oversample, max(0.2, 0.11 * fwhm)) for term in update])
         tables[1:] += _wings_follow_core(update, psf, radius, fwhm)
     own_noise = noise.sky_sigma / np.sqrt(np.sum(stamps.flux[good] ** 2))
-    return _normalised(_levelled(_centred(replace(psf, tables=tables), fwhm), fwhm, own_noise))
+    return _normalised(levelled(_centred(replace(psf, tables=tables), fwhm), fwhm, own_noise))
 
 
-def _levelled(psf: PsfModel, fwhm: float, noise: float) -> PsfModel:
-    """Take a constant out of the mean table: what remains beyond 1.5 FWHM is as near to a Moffat profile as can be.
+def _mean_correction(sums, scale, psf, radius, fwhm, core) -> np.ndarray:
+    """Weighted mean residual: smoothed in the core, harmonics of few knots in the wings; zero far from any data.
 
-    The stamps cannot tell it, since each star's sky is measured on the stamp; over the unit-flux aperture it is several mmag.
-    noise : of one pixel of the table.
+    scale (m, m) : makes weights of different radii alike, so that smoothing does not pull the wings inwards.
     """
-    radius = _radius(psf)
-    ring = np.rint(radius).astype(int).ravel()
-    count = np.bincount(ring)
-    where, profile = np.bincount(ring, radius.ravel()) / count, np.bincount(ring, psf.tables[0].ravel()) / count
-    used = (where > 1.5 * fwhm) & (where <= UNIT_FLUX_RADIUS)
-    if np.count_nonzero(used) < 4:
-        return psf
-    where, profile, weight = where[used], profile[used], count[used] / ((_WING_MISFIT * profile[used]) ** 2 + noise**2)
-    best = np.inf, 0.0
-    for beta in np.arange(1.8, 6.1, 0.2):
-        alpha = fwhm / (2.0 * np.sqrt(2.0 ** (1.0 / beta) - 1.0))
-        design = np.column_stack([(1.0 + (where / alpha) ** 2) ** -beta, np.ones(len(where))]) * np.sqrt(weight)[:, None]
-        terms = np.linalg.lstsq(design, profile * np.sqrt(weight), rcond=None)[0]
-        best = min(best, (float(np.sum((design @ terms - profile * np.sqrt(weight)) ** 2)), float(terms[1])))
-    tables = psf.tables.copy()
-    tables[0] -= best[1]
-    return replace(psf, tables=tables)
-
-
-def _smooth_ratio(value, weight, radius, fwhm, step, core) -> np.ndarray:
-    """Smoothed weighted mean; zero far from any data."""
-    total = _smooth(weight, radius, fwhm, step, core)
-    return _smooth(value, radius, fwhm, step, core) / np.maximum(total, 1e-3 * weight.max())
+    value, weight = sums * scale
+    total = _smooth(weight, radius, fwhm, psf.oversample, core)
+    smooth = _smooth(value, radius, fwhm, psf.oversample, core) / np.maximum(total, 1e-3 * weight.max())
+    part = np.clip(radius / fwhm - WING_START, 0.0, 1.0)
+    return smooth * (1.0 - part) + part * wing_correction(sums, psf.tables[0], radius, fwhm)
 
 
 def _wings_follow_core(update: np.ndarray, psf: PsfModel, radius: np.ndarray, fwhm: float) -> np.ndarray:
-    """Beyond a few FWHM, where single stars are lost in the noise, let the PSF vary only by the change of scale seen in its core."""
+    """Beyond two FWHM, where single stars are lost in the noise, let the PSF vary only by the changes of scale and shear seen in its core."""
     half = psf.tables.shape[1] // 2
     offset = np.arange(-half, half + 1) / psf.oversample
     down, across = np.gradient(psf.tables[0], 1.0 / psf.oversample)
-    scale = -(2.0 * psf.tables[0] + offset[:, None] * down + offset * across)
-    core = np.clip(3.0 - radius / fwhm, 0.0, 1.0)
-    amplitude = np.sum(update * core * scale, axis=(1, 2)) / np.sum(core * scale**2)
-    scaled = amplitude[:, None, None] * scale
-    return scaled + core * (update - scaled)
+    y, x = offset[:, None], offset
+    modes = np.array([2.0 * psf.tables[0] + y * down + x * across, x * across - y * down, y * across + x * down]).reshape(3, -1)
+    core = np.clip(2.2 - radius / fwhm, 0.0, 1.0)
+    weighted = modes * core.ravel()
+    amplitude = np.linalg.solve(weighted @ modes.T, weighted @ update.reshape(len(update), -1).T)
+    stretched = (amplitude.T @ modes).reshape(update.shape)
+    return stretched + core * (update - stretched)
 
 
 def _smooth(term: np.ndarray, radius: np.ndarray, fwhm: float, step: int, core: float) -> np.ndarray:
@@ -353,7 +327,7 @@ def _centred(psf: PsfModel, fwhm: float) -> PsfModel:
 
 def _normalised(psf: PsfModel) -> PsfModel:
     """Unit flux within UNIT_FLUX_RADIUS at every place, and the same flux whatever the sub-pixel phase of the star."""
-    inside = np.clip((UNIT_FLUX_RADIUS - _radius(psf)) * psf.oversample + 0.5, 0.0, 1.0)
+    inside = np.clip((UNIT_FLUX_RADIUS - table_radius(psf)) * psf.oversample + 0.5, 0.0, 1.0)
     step, mean = psf.oversample, psf.tables[0]
     tables = psf.tables.copy()
     for py in range(step):
