@@ -47,9 +47,11 @@ def load_kernels() -> None:
         return
     _loaded = True
     from ztfluigi.algorithms import warm
-    from ztfluigi.tasks import settings
+    from ztfluigi.tasks import progress, settings
 
+    progress.stage("loading kernels (compiled once, a minute)")
     warm.load_kernels(settings.sections(settings.SECTIONS))
+    progress.stage()
 
 
 def refuse(error: ZtfError) -> NoReturn:

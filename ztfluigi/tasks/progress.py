@@ -22,6 +22,7 @@ _discovered: set[str] = set()
 _complete: set[str] = set()
 _nights: set[str] = set()
 _started = time.monotonic()
+_stage = ""
 
 
 def watch() -> None:
@@ -42,6 +43,12 @@ def root_night(night: str) -> None:
     _nights.add(night)
 
 
+def stage(words: str = "") -> None:
+    """Say beside the bar what keeps the products waiting; nothing when nothing does."""
+    global _stage
+    _stage = words
+
+
 def _on_discovered(task, dependency) -> None:
     _discovered.add(task.task_id)
     _discovered.add(dependency.task_id)
@@ -58,6 +65,7 @@ def _draw() -> None:
             time.sleep(0.5)
             bar.total = max(len(_discovered - _complete), _done.value, 1)
             bar.n = _done.value
+            bar.set_description_str(_stage or "products", refresh=False)
             if _failed.value:
                 bar.set_postfix(failed=_failed.value, refresh=False)
             bar.refresh()
