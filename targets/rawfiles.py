@@ -46,6 +46,12 @@ def of_exposure(root: Path, exposure: str) -> list[RawName]:
     return sorted(found)
 
 
+def strays(root: Path, night: str | None = None) -> list[Path]:
+    """Files in incoming, of one night or of all, that ingest leaves alone: not named as a raw CCD file, or still being copied."""
+    folders = [root / "incoming" / night_code(night)] if night else sorted((root / "incoming").glob("*"))
+    return [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()) if RawName.parse(path.name) is None]
+
+
 def find(root: Path, exposure: str, ccdid: int) -> RawName:
     """The raw file of one CCD of an exposure; BadInput when there is none."""
     for name in of_exposure(root, exposure):

@@ -33,8 +33,12 @@ def test_everything_that_came_in_has_a_fate(survey):
         assert sum(counts["quadrants"].values()) == 4 * counts["raw files"]["sealed"]
         assert not {"waiting", "failed"} & (set(counts["quadrants"]) | set(counts["events"]) | set(counts["packets"]))
     assert survey.registry().counts(first)["quadrants"]["nothing-to-do"] == 4 * len(survey.sky(first))
+    half = survey.root / "incoming" / last.replace("-", "") / "ztf_20181102191419_000505_zr_c01_o.fits.fz.part"
+    half.write_bytes(b"half")
     shown = survey.command("ztf", "status", "--night", last)
+    half.unlink()
     assert shown.returncode == 0 and "packets" in shown.stdout and "quarantined" in shown.stdout
+    assert "left alone       1  in incoming, not named" in shown.stdout and half.name in shown.stdout
 
 
 def test_damaged_files_are_quarantined_with_a_reason_a_person_understands(survey):

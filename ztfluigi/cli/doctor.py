@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from targets import rawfiles
 from targets.sealed import sha256
 from ztfluigi.model.errors import ZtfError
 from ztfluigi.services import database
@@ -39,6 +40,8 @@ def examine(content: bool) -> Iterator[tuple[str, str]]:
     for what, folder in (("astrometric", "astrom"), ("photometric", "photom")):
         count = len(list((root / "ops/static").glob(f"rc*/{folder}/*.fits")))
         yield f"{what} calibrators, {count} field quadrants", "" if count else f"none under {root}/ops/static/rc*/{folder}"
+    for path in rawfiles.strays(root):
+        yield str(path.relative_to(root)), "not named as a raw CCD file, so never ingested: a copy that broke off, or a wrong name"
     for row in database.query("select kind, key, files from products where vbest > 0 and run = %s and files <> '[]' order by kind, key",
                               (settings().run,)):
         yield from _files(root, row, content)
