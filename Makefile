@@ -5,7 +5,7 @@ STAMP := $(VENV)/.ready
 export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: setup night test bench clean
+.PHONY: setup night test bench kafka clean
 
 setup: $(STAMP)
 
@@ -21,6 +21,9 @@ night: setup
 
 test: setup
 	@$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
+
+kafka: setup
+	@$(VENV)/bin/ztf kafka start
 
 bench: setup
 	@$(VENV)/bin/python -m benchmarks speed

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.kafka import KafkaBroker
+from ztfluigi.services import kafka_server
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -25,9 +28,20 @@ def shared_spec(shared_data) -> Path:
     return shared_data.parent / "spec"
 
 
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory):
+    """A real Apache Kafka of this session, with a plain and a TLS-and-password listener; the test skips without Java and Maven."""
+    if lack := kafka_server.missing():
+        pytest.skip(lack)
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    yield broker
+    broker.stop()
+
+
 def pytest_runtest_logreport(report):
     """On the continuous-integration machine nothing may skip for want of a server or of the real data."""
-    if os.environ.get("ZTF_TESTS_NO_SKIP") and report.skipped and {"real", "db"} & set(report.keywords):
+    if os.environ.get("ZTF_TESTS_NO_SKIP") and report.skipped and {"real", "db", "kafka"} & set(report.keywords):
         _skipped.append(report.nodeid)
 
 

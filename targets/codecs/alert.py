@@ -19,6 +19,7 @@ from pathlib import Path
 import fastavro
 import numpy as np
 from astropy.io import fits
+from fastavro.schema import to_parsing_canonical_form
 from fastavro.validation import ValidationError, validate
 
 from ztfluigi.model import alert_schema
@@ -103,6 +104,44 @@ def read_packets(source: bytes | str | Path) -> list[dict]:
     except (OSError, ValueError, EOFError, KeyError, IndexError, zlib.error, fastavro.schema.SchemaParseException) as error:
         raise BadInput(f"{name} is not a whole Avro container of alerts: {error}") from error
     return records
+
+
+def check_packet(packet: bytes, candid: int) -> None:
+    """Refuse what must not be published: all but one whole record of this candid in one of our schemas. Decoding it proves every type."""
+    name = f"alert packet {candid}"
+    version = next((one for one in alert_schema.VERSIONS if packet.startswith(_start(one))), None)
+    try:
+        if version is None:  # our schema perhaps, as another library writes it
+            if to_parsing_canonical_form(fastavro.reader(io.BytesIO(packet)).writer_schema) not in map(_canonical, alert_schema.VERSIONS):
+                raise ValueError(f"its schema is none of {', '.join(alert_schema.VERSIONS)}")
+            found = [record["candid"] for record in read_packets(packet)]
+        else:
+            body = io.BytesIO(packet[len(_start(version)):])
+            marker, (count, size) = body.read(16), (fastavro.schemaless_reader(body, "long") for _ in range(2))
+            end = body.tell() + size
+            found = [fastavro.schemaless_reader(body, _parsed(version), _CANDID)["candid"] for _ in range(count)]
+            if body.tell() != end or body.read() != marker:
+                raise ValueError("it is cut short, or more than a packet")
+    except Exception as error:  # damaged bytes make the reader fail in many ways
+        raise BadInput(f"{name} is not valid: {error}") from error
+    if found != [candid]:
+        raise BadInput(f"{name} holds {len(found)} records, of candid {', '.join(map(str, found))}")
+
+
+_CANDID = fastavro.parse_schema({"type": "record", "name": "ztf.alert", "fields": [{"name": "candid", "type": "long"}]})
+
+
+@lru_cache
+def _start(version: str) -> bytes:
+    """What every container of a schema begins with, before its sync marker."""
+    stream = io.BytesIO()
+    fastavro.writer(stream, _parsed(version), [], codec="null", sync_marker=bytes(16))
+    return stream.getvalue()[:-16]
+
+
+@lru_cache
+def _canonical(version: str) -> str:
+    return to_parsing_canonical_form(_parsed(version))
 
 
 # --- cutouts --------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from targets.registry import PostgresRegistry, ProductRow
 from ztfluigi.model import ids
-from ztfluigi.services import candidates, healpix
+from ztfluigi.services import candidates, healpix, ledger
 
 pytestmark = pytest.mark.db
 
@@ -258,13 +258,19 @@ def test_ledger(database):
         with database.transaction() as cursor:
             candidates.replace_alerts(cursor, pid, provid, night, rows)
 
+    def waiting():
+        sql = "select candid from alerts where run = %s and state = 'sealed' and delivered is null order by candid"
+        return [r["candid"] for r in database.query(sql, (PostgresRegistry().run,))]
+
     write("p1", rows)
-    candidates.mark_delivered([11], "ztf_20180601_programid1")
-    assert [r["candid"] for r in candidates.undelivered(night)] == [12]
+    with database.transaction() as cursor:
+        ledger.mark_delivered(cursor, {11: ("ztf_20180601_programid1", 2, 7)})
+    assert waiting() == [12]
     write("p1", rows)
-    assert [r["candid"] for r in candidates.undelivered(night)] == [12]  # the same packets again are not sent again
+    assert database.query("select topic, partition, \"offset\" from alerts where candid = 11", rows=tuple) == [("ztf_20180601_programid1", 2, 7)]
+    assert waiting() == [12]  # the same packets again are not sent again
     assert PostgresRegistry().counts(night)["packets"] == {"sealed": 2}
     write("p2", rows[:1])
-    assert [r["candid"] for r in candidates.undelivered(night)] == [11]
+    assert waiting() == [11]
     write("p3", [])
-    assert PostgresRegistry().counts(night)["packets"] == {}
+    assert PostgresRegistry().counts(night)["packets"] == {"nothing-to-do": 1}  # what was delivered once is not forgotten

@@ -17,5 +17,5 @@ def run(args) -> int:
         postgres.stop(root)
         print(f"database of {root} is stopped")
     else:
-        print(postgres.ensure(root))
+        print(f"postgresql://postgres@/postgres?host={postgres.serve(root)}&port={postgres.PORT}")
     return 0

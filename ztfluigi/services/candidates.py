@@ -266,33 +266,24 @@ def _year(jd: float) -> int:
 def replace_alerts(cursor, pid: int, provid: str, night: str, rows: Sequence[Mapping]) -> None:
     """Put the packets of one quadrant in the ledger in place of those it had.
 
-    rows : dicts with candid, objectid and any of programid, file, state, reason, topic. A packet of the same provid that was
-        delivered stays so.
+    rows : dicts with candid, objectid and any of programid, file, state, reason. A packet of the same provid that was delivered stays so;
+        one that was delivered and is no longer made stays too, as `nothing-to-do`: the world has it.
     """
     run = settings().run
-    cursor.execute("delete from alerts where run = %s and pid = %s and not candid = any(%s::bigint[])",
-                   (run, pid, [r["candid"] for r in rows]))
+    gone = "run = %s and pid = %s and not candid = any(%s::bigint[])"
+    args = (run, pid, [r["candid"] for r in rows])
+    cursor.execute(f"delete from alerts where {gone} and delivered is null and sends = 0", args)
+    cursor.execute(f"update alerts set state = 'nothing-to-do', reason = 'delivered, but no longer made' where {gone}", args)
     if rows:
+        kept = ", ".join(f'{name} = case when alerts.provid = excluded.provid then alerts.{name} end'
+                         for name in ("delivered", "topic", "partition", '"offset"'))
         psycopg2.extras.execute_values(
-            cursor, "insert into alerts (run, pid, provid, night, candid, objectid, programid, file, state, reason, topic) values %s "
+            cursor, "insert into alerts (run, pid, provid, night, candid, objectid, programid, file, state, reason) values %s "
             "on conflict (run, candid) do update set pid = excluded.pid, provid = excluded.provid, night = excluded.night, "
             "objectid = excluded.objectid, programid = excluded.programid, file = excluded.file, state = excluded.state, "
-            "reason = excluded.reason, topic = excluded.topic, created = now(), "
-            "delivered = case when alerts.provid = excluded.provid then alerts.delivered end",
+            f"reason = excluded.reason, created = now(), {kept}",
             [(run, pid, provid, night, r["candid"], r["objectid"], r.get("programid"), r.get("file"), r.get("state", "sealed"),
-              r.get("reason"), r.get("topic")) for r in rows])
-
-
-def undelivered(night: str) -> list[dict]:
-    """Sealed packets of a night that no broker has taken yet, by candid."""
-    return database.query("select * from alerts where run = %s and night = %s and state = 'sealed' and delivered is null order by candid",
-                          (settings().run, night))
-
-
-def mark_delivered(candids: Sequence[int], topic: str) -> None:
-    """Note that the broker has taken these packets."""
-    database.execute("update alerts set delivered = now(), topic = %s where run = %s and candid = any(%s::bigint[])",
-                     (topic, settings().run, list(candids)))
+              r.get("reason")) for r in rows])
 
 
 def _columns_of(rows: np.ndarray | Sequence[Mapping]) -> dict[str, list]:

@@ -2,12 +2,13 @@
 
 from ztfluigi.tasks.alerts import AlertPackets
 from ztfluigi.tasks.calibration import BiasImage, CalibrationChoice, CalibrationFrames, FlatImage
+from ztfluigi.tasks.delivery import AlertDelivery
 from ztfluigi.tasks.difference import DifferenceImage
-from ztfluigi.tasks.night import Exposure, Night, Quadrant
+from ztfluigi.tasks.night import Exposure, ExposureProducts, Night, NightProducts, Quadrant
 from ztfluigi.tasks.raw import IngestCcd, RawCcd, SplitCcd
 from ztfluigi.tasks.reference import ReferenceCatalog, ReferenceImage, ReferenceInputs
 from ztfluigi.tasks.science import AdoptedImage, CalibratedImage, ScienceImage, SourceCatalog
 
-__all__ = ["AdoptedImage", "AlertPackets", "BiasImage", "CalibratedImage", "CalibrationChoice", "CalibrationFrames", "DifferenceImage",
-           "Exposure", "FlatImage", "IngestCcd", "Night", "Quadrant", "RawCcd", "ReferenceCatalog", "ReferenceImage", "ReferenceInputs",
-           "ScienceImage", "SourceCatalog", "SplitCcd"]
+__all__ = ["AdoptedImage", "AlertDelivery", "AlertPackets", "BiasImage", "CalibratedImage", "CalibrationChoice", "CalibrationFrames",
+           "DifferenceImage", "Exposure", "ExposureProducts", "FlatImage", "IngestCcd", "Night", "NightProducts", "Quadrant", "RawCcd",
+           "ReferenceCatalog", "ReferenceImage", "ReferenceInputs", "ScienceImage", "SourceCatalog", "SplitCcd"]

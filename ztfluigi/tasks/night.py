@@ -9,10 +9,12 @@ from targets.current import registry
 from targets.sealed import Stage
 from ztfluigi.model.errors import BadInput
 from ztfluigi.model.ids import SkyCell, night_code
+from ztfluigi.services import broker
 from ztfluigi.tasks import process, progress
 from ztfluigi.tasks.alerts import AlertPackets
 from ztfluigi.tasks.base import Built, Choice, Product
 from ztfluigi.tasks.calibration import BiasImage, FlatImage
+from ztfluigi.tasks.delivery import AlertDelivery
 from ztfluigi.tasks.difference import DifferenceImage
 from ztfluigi.tasks.raw import SplitCcd
 from ztfluigi.tasks.reference import ReferenceCatalog, ReferenceInputs, usable_reference
@@ -61,7 +63,7 @@ class Quadrant(OfQuadrant, Choice):
         return ReferenceInputs(cell.field, cell.filter, cell.ccdid, cell.qid)
 
 
-class Exposure(luigi.WrapperTask):
+class ExposureProducts(luigi.WrapperTask):
     """All that one exposure can give: the chain of every quadrant for a sky exposure, split frames for a calibration."""
 
     exposure = luigi.Parameter()
@@ -80,7 +82,16 @@ class Exposure(luigi.WrapperTask):
         return [SplitCcd(name.exposure, name.ccdid)]
 
 
-class Night(Choice):
+class Exposure(luigi.WrapperTask):
+    """The products of one exposure, and their delivery where a broker is named."""
+
+    exposure = luigi.Parameter()
+
+    def requires(self):
+        return [ExposureProducts(self.exposure), *deliveries(rawfiles.of_exposure(root(), self.exposure))]
+
+
+class NightProducts(Choice):
     """All that a night can give: calibrations, the chain of every exposure, then the references that have become possible.
 
     It ends in success when every product of the night is sealed or has a recorded reason why it cannot be.
@@ -109,7 +120,7 @@ class Night(Choice):
                 for letter, code, ccdid in kinds for ccd, qid in camera().quadrants if ccd == ccdid]
 
     def requires(self):
-        return [*self.masters(), *(Exposure(exposure) for exposure in sorted({name.exposure for name in self.names()}))]
+        return [*self.masters(), *(ExposureProducts(exposure) for exposure in sorted({name.exposure for name in self.names()}))]
 
     def requires_more(self):
         """References of cells observed tonight that have none and now have enough good epochs (paper 3.7)."""
@@ -127,3 +138,21 @@ class Night(Choice):
 
     def build(self, stage: Stage) -> Built:
         return Built(numbers={"chosen": self.choose(), "counts": registry().counts(self.night)})
+
+
+class Night(luigi.WrapperTask):
+    """The products of a night, and their delivery where a broker is named. Nothing of the night waits for the broker."""
+
+    night = luigi.Parameter()
+
+    def requires(self):
+        return [NightProducts(self.night), *deliveries(rawfiles.of_night(root(), self.night))]
+
+
+def deliveries(names) -> list[AlertDelivery]:
+    """The deliveries that raw files ask for: of every quadrant whose chain goes on to alerts; none without a broker."""
+    if not broker.configured():
+        return []
+    quadrants = [Quadrant(name.exposure, name.ccdid, qid) for name in names if name.type == "o"
+                 for ccdid, qid in camera().quadrants if ccdid == name.ccdid]
+    return [AlertDelivery(one.exposure, one.ccdid, one.qid) for one in quadrants if one.chosen() == ["alerts"]]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ztfluigi.model.camera import Camera, load_camera
 from ztfluigi.model.config.alerts import AlertConfig
+from ztfluigi.model.config.broker import BrokerConfig
 from ztfluigi.model.config.detector import ArtifactConfig, BackgroundConfig, DetectorConfig, MasterConfig, OverscanConfig, StackConfig
 from ztfluigi.model.config.astrometry import AstrometryConfig, DetectionConfig
 from ztfluigi.model.config.difference import DifferenceConfig, EventConfig, EventFilterConfig
@@ -21,6 +22,7 @@ SECTIONS = {
     "artifacts": ArtifactConfig, "detection": DetectionConfig, "astrometry": AstrometryConfig, "psf": PsfConfig,
     "psf_photometry": PsfPhotometryConfig, "apertures": ApertureConfig, "zero_point": ZeroPointConfig, "reference_inputs": ReferenceInputsConfig,
     "reference": ReferenceConfig, "difference": DifferenceConfig, "events": EventConfig, "event_filter": EventFilterConfig, "alerts": AlertConfig,
+    "kafka": BrokerConfig,
 }
 """Every science section of `luigi.cfg` and the dataclass that documents it."""
 
