@@ -36,34 +36,39 @@ class Catalogue:
 
 
 def measure_quadrant(image: Calibrated, *, config: Mapping[str, object], ps1: np.ndarray | None = None, filter_code: str = "zr",
-                     zero_point: float | None = None) -> Catalogue:
+                     zero_point: float | None = None, colour_coefficient: float | None = None) -> Catalogue:
     """Build the PSF, fit every source, measure apertures, calibrate against PS1 and judge the image.
 
     Parameters
     ----------
     image : calibrated quadrant with WCS and artefact mask.
     ps1 : calibrators (`columns.PS1`); None uses `zero_point` [mag] as it is (co-adds, adopted images).
+    colour_coefficient : that of the filter in the header [mag/mag], if known; another filter's light does not follow it.
     config : settings by section name.
 
     Raises
     ------
     Unusable : no PSF can be made; carries infobits and numbers. A failed zero point does not raise: it sets bit 8 and status 0.
     """
-    sky = background.estimate(image.data, image.mask, config=config["background"])
-    residual = image.data - sky.level
-    detections = detection.detect(residual, sky.rms, image.mask, gain=image.gain, config=config["detection"])
-    model, metrics = psf.build_psf(residual, image.sigma, image.mask, detections, config=config["psf"])
+    metrics = dict(image.metrics)
+    with quality.explained(metrics, psf_failed=1):
+        sky = background.estimate(image.data, image.mask, config=config["background"])
+        metrics |= {"background_dn": sky.median, "noise_dn": sky.median_rms}
+        residual = image.data - sky.level
+        detections = detection.detect(residual, sky.rms, image.mask, gain=image.gain, config=config["detection"])
+        model, found = psf.build_psf(residual, image.sigma, image.mask, detections, config=config["psf"])
     psfcat, _ = psf_photometry.fit_catalogue(residual, image.sigma, image.mask, detections, model, image.wcs, config=config["psf_photometry"])
     sexcat = apertures.measure(residual, sky.rms, image.mask, wcs=image.wcs, gain=image.gain, config=config["apertures"])
     apcor, apcorun = apertures.aperture_corrections(psfcat, sexcat)
-    metrics |= {**image.metrics, "background_dn": sky.median, "noise_dn": sky.median_rms, "n_psf_sources": len(psfcat),
-                "n_sex_sources": len(sexcat)}
+    metrics |= {**found, "n_psf_sources": len(psfcat), "n_sex_sources": len(sexcat)}
     fitted = None
     if ps1 is not None:
         try:
             fitted = fit_zero_point(psfcat, ps1, filter_code=filter_code, shape=image.data.shape, config=config["zero_point"])
             zero_point = fitted.magzp
             metrics |= {"magzp": fitted.magzp, "magzprms": fitted.magzprms, "nmatches": fitted.nmatches, "clrcoeff": fitted.clrcoeff}
+            if colour_coefficient is not None:
+                metrics["colour_departure"] = abs(fitted.clrcoeff - colour_coefficient) - 3.0 * fitted.clrcounc
         except Unusable as reason:
             metrics |= {"zero_point_failed": 1, **reason.numbers}
     if zero_point is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ztfluigi.algorithms import artifacts, astrometry, background, detection, detector
+from ztfluigi.algorithms import artifacts, astrometry, background, detection, detector, quality
 from ztfluigi.model.images import Background, Calibrated
 from ztfluigi.model.wcs import TpvWcs
 
@@ -38,9 +38,11 @@ def reduce_quadrant(image: np.ndarray, *, bias: np.ndarray, flat: np.ndarray, ma
     ------
     Unusable : nothing can be measured (saturated, blank, no astrometric solution); carries infobits and numbers.
     """
-    calibrated = detector.calibrate(image, bias=bias, flat=flat, mask=mask, gain=gain, read_noise=read_noise, nonlinearity=nonlinearity,
-                                    saturation_dn=saturation_dn, low_flat=low_flat, config=config["detector"])
-    return solve_quadrant(calibrated, gaia=gaia, prior=prior, jd=jd, config=config)
+    with quality.explained({}, astrometry_failed=1):
+        calibrated = detector.calibrate(image, bias=bias, flat=flat, mask=mask, gain=gain, read_noise=read_noise, nonlinearity=nonlinearity,
+                                        saturation_dn=saturation_dn, low_flat=low_flat, config=config["detector"])
+    with quality.explained(calibrated.metrics, astrometry_failed=1):
+        return solve_quadrant(calibrated, gaia=gaia, prior=prior, jd=jd, config=config)
 
 
 def solve_quadrant(calibrated: Calibrated, *, gaia: np.ndarray, prior: TpvWcs, jd: float, config: Mapping[str, object]) -> Reduced:
@@ -54,6 +56,7 @@ def solve_quadrant(calibrated: Calibrated, *, gaia: np.ndarray, prior: TpvWcs, j
     # bleeds first: their mask shields them from both searches
     mask, metrics["n_saturated"] = artifacts.mask_saturation(calibrated.data, calibrated.mask, calibrated.saturate, config=config["artifacts"])
     if np.isfinite(fwhm):
+        metrics["fwhm_pix"] = fwhm
         mask, metrics["n_cosmic"] = artifacts.mask_cosmic_rays(calibrated.data, calibrated.sigma, mask, sky, fwhm, config=config["artifacts"])
     mask, metrics["n_tracks"] = artifacts.mask_tracks(calibrated.data, calibrated.sigma, mask, sky, config=config["artifacts"])
     calibrated.mask = mask

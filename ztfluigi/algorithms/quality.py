@@ -2,9 +2,9 @@
 
 A metric that is absent (or None) is not judged. A metric that is NaN could not be measured, and sets its bit.
 
-Science metrics: background_dn, noise_dn [DN]; saturated_percent; fwhm_arcsec (or fwhm_pix with pixel_scale_arcsec); maglim,
-maglim_theory [mag]; n_psf_sources; n_sex_sources; zero_point_failed (1); nmatches; magzprms [mag]; astrometry_failed (1); psf_failed (1);
-and those of `astrometry.solve`.
+Science metrics: background_dn, noise_dn [DN]; saturated_percent; fwhm_arcsec (or fwhm_pix with pixel_scale_arcsec); ellipticity;
+maglim, maglim_theory [mag]; n_psf_sources; n_sex_sources; zero_point_failed (1); colour_departure [mag/mag] (of the colour coefficient from
+the filter's own, less 3 sigma); nmatches; magzprms [mag]; astrometry_failed (1); psf_failed (1); and those of `astrometry.solve`.
 Difference metrics: those of `subtract`, subtraction_failed (1), n_events, flux_ratio_relative (flux ratio over that of the zero points).
 Reference metrics: those of `coadd`, coadd_failed (1), psf_failed (1), uncovered_percent, fwhm_arcsec or fwhm_pix, maglim [mag],
 n_psf_sources, n_sex_sources, magzprms [mag].
@@ -13,9 +13,11 @@ n_psf_sources, n_sex_sources, magzprms [mag].
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ztfluigi.model.errors import Unusable
 from ztfluigi.model.infobits import CLOUDS
 
 
@@ -40,6 +42,7 @@ SCIENCE_THRESHOLDS = (
     Threshold(6, "n_psf_sources", below=10),
     Threshold(7, "n_sex_sources", below=20),
     Threshold(8, "zero_point_failed", above=0, fatal=True),
+    Threshold(8, "colour_departure", above=0.12, fatal=True),
     Threshold(9, "nmatches", below=30),
     Threshold(10, "nmatches", below=5),
     Threshold(11, "magzprms", above=0.2),
@@ -91,6 +94,20 @@ _NOMINAL_SCALE_ARCSEC = 1.0125
 def judge_science(metrics: Mapping, *, filter_code: str | None = None, infobits: int = 0) -> tuple[int, int]:
     """(infobits, status) of a science image; `infobits` are bits already known, such as those an `Unusable` error carries."""
     return _judge(SCIENCE_THRESHOLDS, metrics, filter_code, infobits)
+
+
+@contextmanager
+def explained(metrics: Mapping, **failed: int) -> Iterator[None]:
+    """What makes a science image unusable inside this block leaves it with the metrics measured so far and every bit they set.
+
+    metrics : filled inside the block. failed : what the failure means, such as `astrometry_failed=1`.
+    """
+    try:
+        yield
+    except Unusable as reason:
+        reason.numbers = {**metrics, **failed, **reason.numbers}
+        reason.infobits = judge_science(reason.numbers, infobits=reason.infobits)[0]
+        raise
 
 
 def judge_difference(metrics: Mapping, *, filter_code: str | None = None, infobits: int = 0) -> tuple[int, int]:
@@ -146,6 +163,9 @@ def _derived(metrics: Mapping) -> dict[str, float]:
     derived = {}
     if "fwhm_pix" in metrics and "fwhm_arcsec" not in metrics:
         derived["fwhm_arcsec"] = metrics["fwhm_pix"] * metrics.get("pixel_scale_arcsec", _NOMINAL_SCALE_ARCSEC)
+    if derived and 0.0 < (ellipticity := metrics.get("ellipticity", 0.0)) < 1.0:
+        # the longer axis: a trail is no sharper for being thin
+        derived["fwhm_arcsec"] /= math.sqrt(1.0 - ellipticity)
     if "noise" in metrics and "noise_expected" in metrics:
         derived["noise_ratio"] = metrics["noise"] / metrics["noise_expected"] if metrics["noise_expected"] > 0 else math.nan
     if "score_mean" in metrics:

@@ -69,7 +69,7 @@ class CalibratedImage(OfQuadrant, Product):
     exposure = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
-    version = "1.1.0"
+    version = "1.2.0"
     sections = ("detector", "background", "artifacts", "detection", "astrometry")
     kernels = True
 
@@ -136,6 +136,7 @@ class SourceCatalog(OfQuadrant, Product):
     exposure = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
+    version = "1.1.0"
     sections = ("background", "detection", "psf", "psf_photometry", "apertures", "zero_point")
     kernels = True
 
@@ -152,7 +153,7 @@ class SourceCatalog(OfQuadrant, Product):
         calibrators = root() / paths.ps1(self.name.field, self.ccdid, self.qid)
         ps1 = catalog_codec.read_ps1(calibrators)[0] if calibrators.exists() else None
         result = measure_quadrant(image, ps1=ps1, filter_code=self.name.filter, zero_point=header.get("MAGZP"),
-                                  config=sections(self.sections))
+                                  colour_coefficient=camera().filter(self.name.filter).colour_coefficient, config=sections(self.sections))
         values = {**headers.catalogue_values(result), "SATURATE": image.saturate, "PROVID": self.provid()}
         cards = header_cards.catalog_cards({**header, **values})
         catalog_codec.write_psfcat(stage["psfcat"], result.psfcat, cards)
