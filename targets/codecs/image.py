@@ -94,9 +94,29 @@ def write_mask(path: Path, mask: np.ndarray, cards: Cards = ()) -> None:
 
 def write_stamp(path: Path, stamp: np.ndarray, cards: Cards = ()) -> None:
     """diffimgpsf.fits and sciimgdaopsfcent.fits: an odd-sized square PSF image in HDU 0, float32, scaled to unit sum."""
+    write_image(path, _unit_sum(stamp), cards)
+
+
+def _unit_sum(stamp: np.ndarray) -> np.ndarray:
     if stamp.ndim != 2 or stamp.shape[0] != stamp.shape[1] or stamp.shape[0] % 2 == 0:
         raise ValueError(f"a PSF stamp is square and of odd size, not {stamp.shape}")
-    write_image(path, (stamp / stamp.sum(dtype=float)).astype(np.float32), cards)
+    return (stamp / stamp.sum(dtype=float)).astype(np.float32)
+
+
+def write_difference_psf(path: Path, stamp: np.ndarray, grid: np.ndarray, cards: Cards = ()) -> None:
+    """diffimgpsf.fits: the PSF at the centre in HDU 0, as `write_stamp`; those of equal tiles, (rows, cols, n, n), in HDU 1, PSFGRID."""
+    tiles = (grid / grid.sum(axis=(-2, -1), keepdims=True)).astype(np.float32)
+    fits.write(path, [fits.image_hdu(_unit_sum(stamp), cards), fits.image_hdu(tiles, extname="PSFGRID")])
+
+
+def read_difference_psf(path: Path) -> np.ndarray:
+    """PSFs of the equal tiles of a difference image, float32 (rows, cols, n, n); (1, 1, n, n) where the file has one for the whole image."""
+    try:
+        with fitsio.FITS(str(path)) as file:
+            grid = file["PSFGRID"].read() if "PSFGRID" in file else file[0].read()[None, None]
+    except OSError as error:
+        raise BadInput(f"{Path(path).name} cannot be read as a FITS file: {str(error).strip()}") from error
+    return grid.astype(np.float32)
 
 
 def write_difference(path: Path, data: np.ndarray, cards: Cards, *, noise: float | None = None) -> None:

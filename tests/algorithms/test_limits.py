@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ztfluigi.algorithms.limits import limiting_magnitude, theoretical_limit
+from ztfluigi.algorithms.limits import limiting_magnitude, local_limits, theoretical_limit
 from ztfluigi.model.columns import PSFCAT, dtype_of
 from ztfluigi.model.psf import PsfModel
 
@@ -34,3 +34,19 @@ def test_theoretical_limit_of_a_gaussian():
     assert theoretical_limit(20.0, stamp, 1.0, 26.0) < theoretical_limit(20.0, stamp, 1e9, 26.0)
     with pytest.raises(ValueError):
         theoretical_limit(0.0, stamp, 1.0, 26.0)
+
+
+def test_local_limits_are_those_of_an_ideal_fit_at_the_place():
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[0:512, 0:640]
+    noise = 10.0 * (1.0 + x / 640.0)  # twice as noisy at the right edge
+    data = rng.normal(size=x.shape) * noise
+    data[100:108, 100:108] += 1e4  # a source does not count
+    bad = (y < 130) & (x > 500)
+    weight = 0.08
+    found = local_limits(data.astype(np.float32), bad, lambda x, y: np.full(np.shape(x), weight), 26.0)
+    assert found.shape == (8, 10)
+    ideal = 26.0 - 2.5 * np.log10(5.0 * noise.reshape(8, 64, 10, 64).mean(axis=(1, 3)) / np.sqrt(weight))
+    masked = bad.reshape(8, 64, 10, 64).mean(axis=(1, 3)) > 0.5
+    assert masked.sum() == 4 and np.array_equal(np.isnan(found), masked)
+    assert np.abs(found - ideal)[~masked].max() < 0.2 and abs(np.mean((found - ideal)[~masked])) < 0.02

@@ -8,7 +8,7 @@ import pytest
 
 from targets.registry import PostgresRegistry, ProductRow
 from ztfluigi.model import ids
-from ztfluigi.services import candidates, healpix, ledger
+from ztfluigi.services import candidates, coverage, healpix, ledger
 
 pytestmark = pytest.mark.db
 
@@ -155,13 +155,41 @@ def test_limits_are_the_images_that_covered_and_saw_nothing(database):
     store(database, pids[1], [event(pids[1], 0, 150.0, 20.0)])
     ra, dec = [150.0, 150.35, 150.9], [20.0, 20.0, 20.0]
     seen = candidates.history(ra, dec, 0, 2459000)
-    limits = candidates.covering_limits(ra, dec, 0, 2459000, detections=seen)
+    limits = coverage.covering_limits(ra, dec, 0, 2459000, detections=seen)
     assert [[r["pid"] for r in rows] for rows in limits] == [[pids[0], pids[2]], [pids[0], pids[1], pids[2], pids[4]], [pids[4]]]
     assert limits[0][0] == {"pid": pids[0], "provid": f"p{pids[0]}", "jd": jd_of(pids[0]), "fid": 2, "filter": "zr", "nid": 500, "rcid": 1,
-                            "field": 633, "exposure": None, "diffmaglim": 20.5, "programid": 1}
-    assert [len(rows) for rows in candidates.covering_limits(ra, dec, jd_of(pids[1]), jd_of(pids[4]))] == [2, 2, 0]
-    assert candidates.coverage_counts(ra, dec, jd_of(pids[2])).tolist() == [3, 3, 0]
-    assert candidates.coverage_counts([10.0], [10.0], 2459000).tolist() == [0]
+                            "field": 633, "exposure": None, "files": [], "diffmaglim": 20.5, "programid": 1}
+    assert [len(rows) for rows in coverage.covering_limits(ra, dec, jd_of(pids[1]), jd_of(pids[4]))] == [2, 2, 0]
+    assert coverage.coverage_counts(ra, dec, jd_of(pids[2])).tolist() == [3, 3, 0]
+    assert coverage.coverage_counts([10.0], [10.0], 2459000).tolist() == [0]
+
+
+def test_a_limit_is_that_of_the_place_and_none_where_it_is_masked(database):
+    pid = pid_of(500, 7)
+    image(PostgresRegistry(), pid, 150.0, 20.0)
+    grid = 20.0 + np.add.outer(0.1 * np.arange(8), 0.001 * np.arange(10))  # rows along dec, columns along ra
+    grid[4, 5] = np.nan
+    with database.transaction() as cursor:
+        coverage.replace_limits(cursor, pid, grid - 1.0)
+        coverage.replace_limits(cursor, pid, grid)
+    row, column = np.mgrid[0:8, 0:10]
+    ra, dec = 149.6 + 0.08 * (column.ravel() + 0.5), 19.6 + 0.1 * (row.ravel() + 0.5)
+    found = [rows[0]["diffmaglim"] for rows in coverage.covering_limits(ra, dec, 0, 2459000)]
+    assert found[45] is None
+    np.testing.assert_allclose(np.array(found, float), grid.ravel(), atol=0.0006)
+    corners = [rows[0]["diffmaglim"] for rows in coverage.covering_limits([149.6001, 150.3999], [19.6001, 20.3999], 0, 2459000)]
+    assert corners == [20.0, 20.709]
+
+
+def test_events_that_ever_had_a_number(database):
+    pid = pid_of(516, 3)
+    store(database, pid, [event(pid, 0, 10.0, 20.0), event(pid, 4, 10.1, 20.0)])
+    assign(database, [(ids.candidate_id(pid, number, True), 10.0 + 0.025 * number, 20.0, jd_of(pid), 633, 3) for number in (0, 4)])
+    store(database, pid, [event(pid, 0, 10.0, 20.0)])  # made again, without the other
+    known = candidates.numbered(pid)
+    assert ids.event_number(known["candid"])[0].tolist() == [0, 4] and ids.event_number(known["candid"])[1].all()
+    np.testing.assert_allclose(known["ra"], [10.0, 10.1])
+    assert len(candidates.numbered(pid_of(517, 3))) == 0
 
 
 def test_object_ids(database):

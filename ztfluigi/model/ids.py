@@ -15,6 +15,8 @@ JD_NIGHT_ZERO = 2457754.5
 PIPELINE_SCIENCE = 15
 PIPELINE_REFERENCE = 12
 PROCESSING_VERSION = 1
+TBLID_END = 5000
+"""Rows of one sign in a difference catalogue that a candid can number."""
 
 FILTERS = {"zg": 1, "zr": 2, "zi": 3}
 FILTER_CODES = {fid: code for code, fid in FILTERS.items()}
@@ -61,10 +63,16 @@ def processing_id(obsjd: float, ccdid: int, qid: int, pipeline: int = PIPELINE_S
 
 
 def candidate_id(pid: int, tblid: int, positive: bool, version: int = PROCESSING_VERSION) -> int:
-    """candid of row `tblid` (from 0, below 5000) of a difference catalogue."""
-    if not 0 <= tblid < 5000:
-        raise ValueError(f"tblid {tblid} outside 0..4999")
-    return pid * 10**6 + version * 10**4 + (5 if positive else 0) * 1000 + tblid
+    """candid of row `tblid` (from 0, below TBLID_END) of a difference catalogue."""
+    if not 0 <= tblid < TBLID_END:
+        raise ValueError(f"tblid {tblid} outside 0..{TBLID_END - 1}")
+    return pid * 10**6 + version * 10**4 + (TBLID_END if positive else 0) + tblid
+
+
+def event_number(candid):
+    """(tblid, positive) of candids, numbers or arrays: inverse of `candidate_id`."""
+    rest = candid % (2 * TBLID_END)
+    return rest % TBLID_END, rest >= TBLID_END
 
 
 def reference_id(field: int, fid: int, channel: int) -> int:

@@ -31,7 +31,6 @@ HISTORY = ("jd", "fid", "pid", "diffmaglim", "pdiffimfilename", "programpi", "pr
            "aimagerat", "bimagerat", "elong", "nneg", "nbad", "rb", "ssdistnr", "ssmagnr", "ssnamenr", "sumrat", "magapbig",
            "sigmagapbig", "ranr", "decnr", "scorr", "magzpsci", "magzpsciunc", "magzpscirms", "clrcoeff", "clrcounc", "rbversion")
 """Fields of `prv_candidate`, in schema order."""
-_COVER = ("pid", "provid", "jd", "fid", "filter", "nid", "rcid", "field", "exposure")
 
 
 @functools.lru_cache(maxsize=1)
@@ -110,6 +109,18 @@ def events(pid: int) -> list[dict]:
                           "order by candid", (*night_and_channel(pid), settings().run, pid * 10**6, (pid + 1) * 10**6))
 
 
+def numbered(pid: int) -> np.ndarray:
+    """Every event of a difference image that ever had a candid, there now or published once: rows candid, ra, dec [deg].
+
+    The place of one that is gone is that of its object.
+    """
+    there = [(row["candid"], row["ra"], row["dec"]) for row in events(pid)]
+    kept = database.query("select m.candid, o.ra, o.dec from object_members m join objects o using (run, objectid) where m.run = %s "
+                          "and m.candid >= %s and m.candid < %s and not m.candid = any(%s::bigint[]) order by m.candid",
+                          (settings().run, pid * 10**6, (pid + 1) * 10**6, [row[0] for row in there]), rows=tuple)
+    return np.array([*there, *kept], [("candid", "i8"), ("ra", "f8"), ("dec", "f8")])
+
+
 def history(ra, dec, jd_from: float, jd_to: float, *, radius_arcsec: float = MATCH_RADIUS_ARCSEC) -> list[list[dict]]:
     """Earlier detections at many positions: for each, rows with the `prv_candidate` fields, `objectid` and `fate`, by time.
 
@@ -159,38 +170,6 @@ def _detections(ra, dec, jd_from, jd_to, radius_arcsec, wanted, *, field=None, r
     for i, p in pairs[near].tolist():
         found[p].append({name: rows[i][name] for name in wanted})
     return found
-
-
-def _covering(ra, dec, jd_from: float, jd_to: float, kind: str, wanted: str) -> tuple[list[dict], np.ndarray]:
-    """Usable images of a kind near positions, by time, and the (positions, images) matrix of which covers which."""
-    ra, dec = np.atleast_1d(ra).astype(float), np.atleast_1d(dec).astype(float)
-    images = database.query(
-        f"select {wanted}, ra1, dec1, ra2, dec2, ra3, dec3, ra4, dec4 from usable_products where run = %s and kind = %s and cells && %s "
-        "and jd >= %s and jd < %s order by jd, pid", (settings().run, kind, healpix.cells(healpix.index(ra, dec)).tolist(), jd_from, jd_to))
-    corners = [np.array([[image[f"{axis}{i}"] for i in (1, 2, 3, 4)] for image in images], float).reshape(-1, 4) for axis in ("ra", "dec")]
-    return images, healpix.inside_quads(ra, dec, *corners)
-
-
-def covering_limits(ra, dec, jd_from: float, jd_to: float, *, detections: Sequence[Sequence[Mapping]] | None = None,
-                    kind: str = "DifferenceImage") -> list[list[dict]]:
-    """Past difference images that covered each position, by time (jd_from <= jd < jd_to): the upper limits of its history.
-
-    A row holds pid, provid, jd, fid, filter, nid, rcid, field, exposure and every entry of the product's `numbers`
-    (diffmaglim, magzpsci, ...). `detections` (from `history`): images that gave a detection there are left out.
-    """
-    images, inside = _covering(ra, dec, jd_from, jd_to, kind, ", ".join(_COVER) + ", numbers")
-    rows = [image["numbers"] | {name: image[name] for name in _COVER} for image in images]
-    limits = []
-    for p, covered in enumerate(inside):
-        seen = {d["pid"] for d in detections[p]} if detections is not None else ()
-        limits.append([rows[i] for i in np.flatnonzero(covered) if rows[i]["pid"] not in seen])
-    return limits
-
-
-def coverage_counts(ra, dec, jd: float, *, kind: str = "DifferenceImage") -> np.ndarray:
-    """ncovhist: how often each position fell on any field and rcid up to and including `jd`, in usable images of a kind."""
-    _, inside = _covering(ra, dec, 0.0, np.nextafter(jd, np.inf), kind, "pid")
-    return inside.sum(axis=1)
 
 
 def assign_object_ids(cursor, candidates: Iterable[tuple]) -> dict[int, str]:

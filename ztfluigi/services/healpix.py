@@ -64,6 +64,20 @@ def inside_quads(ra, dec, corners_ra, corners_dec) -> np.ndarray:
     return near & ((towards >= 0).all(axis=2) | (towards <= 0).all(axis=2))
 
 
+def quad_fractions(ra, dec, corners_ra, corners_dec) -> tuple[np.ndarray, np.ndarray]:
+    """(u, v) (n,) of positions [deg] in quadrangles, one each: corners (n, 4) [deg] lower left, lower right, upper right, upper left.
+
+    0 to 1 along the lower and the left side, to some 0.1 % of an image's side; the bent of a distorted image is left out.
+    """
+    points, corners = unit_vectors(ra, dec), unit_vectors(np.ravel(corners_ra), np.ravel(corners_dec)).reshape(-1, 4, 3)
+    along = 0.5 * (corners[:, 1] - corners[:, 0] + corners[:, 2] - corners[:, 3])
+    up = 0.5 * (corners[:, 3] - corners[:, 0] + corners[:, 2] - corners[:, 1])
+    off = points - corners.mean(axis=1)
+    (aa, uu, au, oa, ou) = (np.einsum("nk,nk->n", p, q) for p, q in ((along, along), (up, up), (along, up), (off, along), (off, up)))
+    det = aa * uu - au**2
+    return 0.5 + (oa * uu - ou * au) / det, 0.5 + (ou * aa - oa * au) / det
+
+
 def cone_ranges(ra: float, dec: float, radius_arcsec: float) -> np.ndarray:
     """(n, 2) half-open ranges [first, end) of pixels that cover a cone; a few to some ten ranges whatever the radius."""
     order = int(np.clip(np.floor(np.log2(np.sqrt(np.pi / 3) * ARCSEC_PER_RADIAN / max(radius_arcsec, 0.1))), 0, ORDER))

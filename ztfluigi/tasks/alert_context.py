@@ -19,7 +19,7 @@ from ztfluigi.algorithms import packets
 from ztfluigi.algorithms.sky_index import SkyIndex
 from ztfluigi.model.errors import BadInput
 from ztfluigi.model.ids import SkyCell
-from ztfluigi.services import candidates
+from ztfluigi.services import candidates, coverage
 from ztfluigi.tasks.settings import root
 
 
@@ -49,7 +49,7 @@ def counts(seen: Candidates) -> Around:
     """Past detections of the same field and readout channel, and coverages by any."""
     past = candidates.detection_counts(seen.candid, seen.ra, seen.dec, seen.jd, field=seen.cell.field, rcid=seen.cell.rcid)
     ndethist, first, last = zip(*past, strict=True)
-    return Around({"ndethist": ndethist, "ncovhist": candidates.coverage_counts(seen.ra, seen.dec, seen.jd), "jdstarthist": first,
+    return Around({"ndethist": ndethist, "ncovhist": coverage.coverage_counts(seen.ra, seen.dec, seen.jd), "jdstarthist": first,
                    "jdendhist": last})
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from targets import paths
 from ztfluigi.model.config.alerts import AlertConfig
 from ztfluigi.model.ids import ccd_and_quadrant
-from ztfluigi.services import candidates
+from ztfluigi.services import candidates, coverage
 from ztfluigi.tasks.alert_context import Candidates
 
 PUBLIC = 1
@@ -20,7 +20,7 @@ def past(seen: Candidates, programid: int, config: AlertConfig) -> tuple[list, l
     """(earlier detections, upper limits) of every candidate, as `prv_candidates` fields: those of the public programme and of `programid`."""
     span = seen.jd - config.history_days, seen.jd
     found = candidates.history(seen.ra, seen.dec, *span, radius_arcsec=config.match_radius_arcsec)
-    limits = candidates.covering_limits(seen.ra, seen.dec, *span, detections=found)
+    limits = coverage.covering_limits(seen.ra, seen.dec, *span, detections=found)
     return ([[row | {"pdiffimfilename": archived(row["pdiffimfilename"])} for row in shown(rows, programid)] for rows in found],
             [[row | {"pdiffimfilename": archived_of(row), "rbversion": NO_CLASSIFIER} for row in shown(rows, programid)] for rows in limits])
 

@@ -11,11 +11,14 @@ from targets.codecs import daophot
 from targets.codecs import image as image_codec
 from targets.registry import PACKET
 from targets.sealed import Stage
-from ztfluigi.algorithms import cutouts, events, quality
+from ztfluigi.algorithms import cutouts, events, identity, limits, quality
 from ztfluigi.algorithms.subtract import subtract
 from ztfluigi.model import header_cards, infobits
 from ztfluigi.model.header import Header
-from ztfluigi.services import candidates
+from ztfluigi.model.ids import event_number
+from ztfluigi.model.maskbits import UNUSABLE
+from ztfluigi.model.wcs import TpvWcs
+from ztfluigi.services import candidates, coverage
 from ztfluigi.tasks import headers
 from ztfluigi.tasks.base import Built, Product
 from ztfluigi.tasks.reference import ReferenceCatalog, ReferenceImage
@@ -49,22 +52,37 @@ class DifferenceImage(OfQuadrant, Product):
         psfcat, refcat = (catalog_codec.read_psfcat(path)[0] for path in (catalog_task.path("psfcat"), refcat_task.path("refpsfcat")))
         difference = subtract(science, daophot.read_psf_model(catalog_task.path("psf")), float(header["MAGZP"]), reference, psfcat_sci=psfcat,
                               psfcat_ref=refcat, config=configuration("difference"))
+        ids = self.numbers_of_time(float(header["OBSJD"]))
         found = events.extract(difference, wcs=science.wcs, psfcat_ref=refcat, reference_magzp=reference.magzp, config=configuration("events"))
+        found["tblid"] = self.kept_numbers(ids["pid"], found, science.wcs)
         metrics = difference.metrics | {"n_events": len(found), "flux_ratio_relative":
                                         difference.metrics["flux_ratio"] / 10.0 ** (0.4 * (difference.magzp - reference.magzp))}
         bits, status = quality.judge_difference(metrics, filter_code=self.name.filter)
         fates = events.light_filter(found, config=configuration("event_filter")) if status else np.full(len(found), "difference not usable")
-        ids = self.numbers_of_time(float(header["OBSJD"]))
         rows = headers.candidate_rows(self, ids, found, np.where(fates == "", PACKET, fates), header, ref_header)
         self.write(stage, difference, metrics, header, ref_header, bits, status)
         chosen = found[[n for n in np.argsort([row["candid"] for row in rows]) if fates[n] == ""]]
         stamps = np.stack([cutouts.cut(image, chosen["xpos"] - 1, chosen["ypos"] - 1)
                            for image in (science.data, difference.reference, difference.data)], axis=1)
         image_codec.write_image(stage["cutouts"], stamps if len(stamps) else np.zeros((1, 1, 1, 1), np.float32))
-        numbers = {**metrics, **headers.limit_numbers(header), "n_candidates": len(chosen)}
+        bad = (difference.mask & np.uint16(UNUSABLE)) != 0
+        local = limits.local_limits(difference.data, bad, lambda x, y: np.sum(difference.psf_at(x, y) ** 2, axis=(-2, -1)), difference.magzp)
+        numbers = {**metrics, **headers.image_numbers(header), **headers.forced_numbers(header, catalog_task.row()), "n_candidates": len(chosen)}
+
+        def rows_of_image(cursor) -> None:
+            candidates.replace_events(cursor, ids["pid"], self.provid(), ids["nid"], self.cell.rcid, rows)
+            coverage.replace_limits(cursor, ids["pid"], local)
+
         return Built(numbers=numbers, infobits=bits, usable=bool(status), reason=headers.sentence("difference", bits, status),
                      place={**ids, **headers.footprint(science.wcs, science.data.shape)},
-                     also=lambda cursor: candidates.replace_events(cursor, ids["pid"], self.provid(), ids["nid"], self.cell.rcid, rows))
+                     also=rows_of_image)
+
+    def kept_numbers(self, pid: int, found: np.ndarray, wcs: TpvWcs) -> np.ndarray:
+        """Event numbers under which this image's events are known already, should it be made again."""
+        old = candidates.numbered(pid)
+        number, positive = event_number(old["candid"])
+        return identity.kept_numbers(found["tblid"], np.where(found["isdiffpos"] == "t", 1, -1), found["xpos"] - 1.0, found["ypos"] - 1.0,
+                                     number, np.where(positive, 1, -1), *wcs.pixel(old["ra"], old["dec"]))
 
     def write(self, stage: Stage, difference, metrics: dict, header: Header, ref_header: Header, bits: int, status: int) -> None:
         """The difference image with its header, and its PSF."""
@@ -74,5 +92,7 @@ class DifferenceImage(OfQuadrant, Product):
                   "DIFFLIM": metrics["diffmaglim"], "NEVENTS": metrics["n_events"], "INFOBITS": bits, "STATUS": status,
                   "CREATED": headers.created(), "PROVID": self.provid()}
         cards = header_cards.difference_cards(header, values, bits=infobits.bit_cards("difference"))
-        image_codec.write_difference(stage["image"], difference.data, cards, noise=metrics["noise"])
-        image_codec.write_stamp(stage["psf"], difference.psf, {"PROVID": self.provid()})
+        # as in the archive of the survey, a pixel that is not to be used has no value
+        pixels = np.where(difference.mask & np.uint16(UNUSABLE), np.float32(np.nan), difference.data)
+        image_codec.write_difference(stage["image"], pixels, cards, noise=metrics["noise"])
+        image_codec.write_difference_psf(stage["psf"], difference.psf, difference.psf_grid, {"PROVID": self.provid()})

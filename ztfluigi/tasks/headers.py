@@ -133,14 +133,22 @@ def reference_values(task, epochs: Sequence[Header]) -> dict:
 _OF_IMAGE = {"magzpsci": "MAGZP", "magzpsciunc": "MAGZPUNC", "magzpscirms": "MAGZPRMS", "clrcoeff": "CLRCOEFF", "clrcounc": "CLRCOUNC"}
 
 
-def limit_numbers(header: Header) -> dict:
-    """What a non-detection on this image says in a packet's history, beside the limit itself."""
+def image_numbers(header: Header) -> dict:
+    """What every entry of a packet's history says of its science image."""
     return {**{name: header.get(key) for name, key in _OF_IMAGE.items()}, "programid": int(header["PROGRMID"]), "programpi": header["PROGRMPI"]}
+
+
+def forced_numbers(header: Header, catalogue) -> dict:
+    """What an entry of forced photometry says of its science image besides (`fp_hists` fields); catalogue: row of its source catalogue."""
+    astrometric = [header.get(key) for key in ("ASTRRMS1", "ASTRRMS2")]
+    return {"exptime": header.get("EXPTIME"), "sciinpseeing": header.get("SEEING"), "scibckgnd": catalogue.numbers.get("background_dn"),
+            "scisigpix": catalogue.numbers.get("noise_dn"),
+            **{f"adpctdif{n}": None if rms is None else 3600.0 * float(rms) for n, rms in enumerate(astrometric, start=1)}}
 
 
 def candidate_rows(task, ids: dict, events: np.ndarray, fates: np.ndarray, header: Header, reference: Header) -> list[dict]:
     """Rows of the candidates table: the event's features, its ids and fate, and what the headers say of its images."""
-    image = limit_numbers(header) | {
+    image = image_numbers(header) | {
         "jd": ids["jd"], "fid": FILTERS[task.name.filter], "field": task.name.field, "exptime": header.get("EXPTIME"),
         "pdiffimfilename": task.files()["image"].name.removesuffix(".fz"), "nmatches": header.get("NMATCHES"),
         "zpclrcov": header.get("ZPCLRCOV"), "zpmed": header.get("ZPMED"), "clrmed": header.get("CLRMED"), "clrrms": header.get("CLRRMS"),
