@@ -8,22 +8,26 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import sys
 import tarfile
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from math import isclose, isfinite
 from pathlib import Path
+from typing import NamedTuple
 
 import fastavro
 import numpy as np
 from astropy.io import fits
 from fastavro.schema import to_parsing_canonical_form
-from fastavro.validation import ValidationError, validate
+from isal import igzip, isal_zlib
 
 from ztfluigi.model import alert_schema
-from ztfluigi.model.errors import BadInput
+from ztfluigi.model.errors import BadInput, Transient
+
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 # --- packets --------------------------------------------------------------------------------------------------------------------
@@ -31,55 +35,88 @@ from ztfluigi.model.errors import BadInput
 def write_packet(record: Mapping) -> bytes:
     """One record as a complete Avro container, in the schema its `schemavsn` names.
 
-    Raises BadInput with the field's name when a value is missing, unknown, of the wrong type, not finite, or does not come back as
-    written.
+    Raises BadInput with the field's name when a value is missing, unknown, of the wrong type or not finite.
     """
     version = alert_schema.check_version(record.get("schemavsn", ""))
-    schema, refused = _parsed(version), f"alert packet {record.get('candid')} of schema {version}"
-    marker = hashlib.md5(str(record.get("candid")).encode(), usedforsecurity=False).digest()
-    # histories are most of a packet: tagged, the writer need not search their unions, and what it then writes `_altered` compares
+    schema = _parsed(version)
+    if problem := _problem(record, _rules(version)):
+        raise BadInput(f"alert packet {record.get('candid')} of schema {version}: {problem}")
+    # what is checked here need not be searched in unions by the writer
     tagged = {name: ("array", value) if isinstance(value, list) else value for name, value in record.items()}
     stream = io.BytesIO()
-    try:
-        if not validate({name: None if isinstance(value, list) else value for name, value in record.items()}, schema, raise_errors=False):
-            raise ValueError("a value is not of its type")
-        fastavro.writer(stream, schema, [tagged], codec="null", strict=True, sync_marker=marker)
-    except (ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise BadInput(f"{refused}: {_wrong_value(record, schema) or error}") from error
-    packet = stream.getvalue()
-    altered = _altered(record, *read_packets(packet))
-    if altered:
-        raise BadInput(f"{refused}: {altered} does not read back as given, finite and of its type")
-    return packet
+    fastavro.schemaless_writer(stream, schema, tagged)
+    body = stream.getvalue()
+    marker = hashlib.md5(str(record["candid"]).encode(), usedforsecurity=False).digest()
+    return b"".join((_start(version), marker, _varint(1), _varint(len(body)), body, marker))
 
 
-def _wrong_value(record: Mapping, schema: dict) -> str | None:
-    """fastavro's sentence on the innermost field whose value is of the wrong type."""
-    try:
-        validate(record, schema)
-    except ValidationError as error:
-        innermost = max(error.errors, key=lambda one: (one.field.count("."), one.schema != "null"))  # every branch of a union reports
-        return f"{innermost!s:.200}"
+class _Rule(NamedTuple):
+    """What a field's value must be: a Python type, for numbers between bounds; `fields` of a record or of an array's records."""
+
+    name: str
+    wanted: str
+    nullable: bool
+    kind: type
+    low: float | None
+    high: float | None
+    fields: tuple[_Rule, ...]
+
+
+_KINDS = {"double": (float, -sys.float_info.max, sys.float_info.max), "float": (float, -FLOAT32_MAX, FLOAT32_MAX), "int": (int, -2**31, 2**31 - 1),
+          "long": (int, -2**63, 2**63 - 1), "string": (str, None, None), "bytes": (bytes, None, None)}
+
+
+def _problem(record: Mapping, rules: tuple[_Rule, ...], path: str = "") -> str | None:
+    """The first field that is not as the schema has it, with what it is and what was expected; None when all are."""
+    if type(record) is not dict:
+        return f"{path.rstrip('.')} is {record!r:.40}, expected a record"
+    for name, wanted, nullable, kind, low, high, fields in rules:
+        value = record.get(name, _Rule)
+        if value is None:
+            if nullable:
+                continue
+            return f"field {path}{name} is null, expected {wanted}"
+        if type(value) is not kind:
+            return f"field {path}{name} is " + ("missing" if value is _Rule else f"{value!r:.40}, expected {wanted}")
+        if low is not None and not low <= value <= high:
+            return f"field {path}{name} is {value}, expected a finite {wanted} in its range"
+        if fields:
+            for place, one in ((f"{path}{name}.", value),) if kind is dict else ((f"{path}{name}[{n}].", one) for n, one in enumerate(value)):
+                if problem := _problem(one, fields, place):
+                    return problem
+    if len(record) != len(rules):
+        return f"field {path}{next(name for name in record if name not in {rule.name for rule in rules})} is not in the schema"
     return None
 
 
-def _altered(given: Mapping, back: Mapping) -> str | None:
-    """Name of the first field of another type or value, a float that is not finite or differs by more than the rounding to single."""
-    for name, value in back.items():
-        before = given[name]
-        if isinstance(value, float):
-            if not (isfinite(value) and isclose(value, before, rel_tol=1e-6, abs_tol=1e-37)):
-                return name
-        elif isinstance(value, dict):
-            if inner := _altered(before, value):
-                return f"{name}.{inner}"
-        elif isinstance(value, list):
-            for number, pair in enumerate(zip(before, value, strict=True)):
-                if inner := _altered(*pair):
-                    return f"{name}[{number}].{inner}"
-        elif type(value) is not type(before) or value != before:
-            return name
-    return None
+@lru_cache
+def _rules(version: str) -> tuple[_Rule, ...]:
+    """The rules of a schema, made from the schema itself."""
+    named: dict[str, tuple[_Rule, ...]] = {}
+
+    def of_record(schema: dict) -> tuple[_Rule, ...]:
+        named[schema["name"]] = tuple(of_field(field["name"], field["type"]) for field in schema["fields"])
+        return named[schema["name"]]
+
+    def of_field(name: str, kind) -> _Rule:
+        nullable = isinstance(kind, list)
+        kind = next(one for one in kind if one != "null") if nullable else kind
+        if isinstance(kind, str) and kind in _KINDS:
+            return _Rule(name, kind, nullable, *_KINDS[kind], ())
+        if isinstance(kind, dict) and kind["type"] == "array":
+            return _Rule(name, "array", nullable, list, None, None, of_record(kind["items"]))
+        return _Rule(name, "record", nullable, dict, None, None, named[kind] if isinstance(kind, str) else of_record(kind))
+
+    return of_record(alert_schema.schema(version))
+
+
+def _varint(number: int) -> bytes:
+    """A number that is not negative, as Avro writes it: doubled, seven bits a byte, low ones first."""
+    number, out = 2 * number, bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes((*out, number))
 
 
 @lru_cache
@@ -149,7 +186,7 @@ def _canonical(version: str) -> str:
 def encode_cutout(stamp: np.ndarray) -> bytes:
     """A stamp (ny, nx) [DN] as gzip-compressed FITS: float32, header SIMPLE BITPIX NAXIS NAXIS1 NAXIS2 BUNIT. NaN stays NaN."""
     data = np.ascontiguousarray(stamp, ">f4").tobytes()
-    return gzip.compress(_stamp_header(*stamp.shape) + data + bytes(-len(data) % 2880), 6, mtime=0)
+    return igzip.compress(_stamp_header(*stamp.shape) + data + bytes(-len(data) % 2880), 1, mtime=0)
 
 
 def decode_cutout(stamp_data: bytes) -> np.ndarray:
@@ -175,22 +212,30 @@ def _stamp_header(ny: int, nx: int) -> bytes:
 # --- tarballs -------------------------------------------------------------------------------------------------------------------
 
 def pack_alerts(path: Path, packets: Iterable[tuple[int, bytes]]) -> int:
-    """Write alerts.tar.gz of (candid, packet) as members `<candid>.avro` in order of candid; returns how many."""
-    packets = sorted(packets)
-    with open(path, "wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as squeezed, \
-            tarfile.open(fileobj=squeezed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for candid, packet in packets:
-            member = tarfile.TarInfo(f"{candid}.avro")
-            member.size = len(packet)
-            archive.addfile(member, io.BytesIO(packet))
-    return len(packets)
+    """Write a tarball of (candid, packet) as members `<candid>.avro`, in the order and as they come; returns how many.
+
+    Raises Transient where the disk takes no more; nothing is then left of the file.
+    """
+    count = 0
+    try:
+        with open(path, "wb") as file, igzip.IGzipFile("", "wb", 2, file, mtime=0) as squeezed, \
+                tarfile.open(fileobj=squeezed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+            for candid, packet in packets:
+                member = tarfile.TarInfo(f"{candid}.avro")
+                member.size = len(packet)
+                archive.addfile(member, io.BytesIO(packet))
+                count += 1
+    except OSError as error:
+        Path(path).unlink(missing_ok=True)
+        raise Transient(f"{Path(path).name} cannot be written: {error.strerror or error}") from error
+    return count
 
 
 def unpack_alerts(path: Path) -> Iterator[tuple[int, bytes]]:
     """(candid, packet) of every member of an alert tarball, in the file's order; BadInput when it is none."""
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with igzip.open(path, "rb") as squeezed, tarfile.open(fileobj=squeezed, mode="r:") as archive:
             for member in archive:
                 yield int(member.name.rpartition("/")[2].removesuffix(".avro")), archive.extractfile(member).read()
-    except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError) as error:
+    except (OSError, EOFError, tarfile.TarError, zlib.error, isal_zlib.error, ValueError) as error:
         raise BadInput(f"{Path(path).name} is not a tarball of alert packets: {error}") from error

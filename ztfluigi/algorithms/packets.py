@@ -134,7 +134,9 @@ def _record(fields: Iterable[Field], values: Mapping, shared: Mapping, sentinels
         if value is None or value != value:
             value = shared.get(name)
         if value is not None:
-            value = _CONVERT[field.type](value)
+            kind, convert = _CONVERT[field.type]
+            if type(value) is not kind or (kind is float and value - value != 0.0):  # most values are as they should be already
+                value = convert(value)
         if value is None:
             value = sentinels.get(name)
             if value is None and not field.nullable:
@@ -158,4 +160,4 @@ def _text(value) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-_CONVERT = {"double": _number, "float": _number, "int": _integer, "long": _integer, "string": _text}
+_CONVERT = {"double": (float, _number), "float": (float, _number), "int": (int, _integer), "long": (int, _integer), "string": (str, _text)}

@@ -84,13 +84,14 @@ class AlertPackets(OfQuadrant, Product):
         """Write the tarball; what the ledger and the candidates' rows are to say."""
         config, stamps, names = configuration("alerts"), self.cutouts(rows), self.names(rows)
         context, note = alert_context.gather(seen)
-        past, limits = alert_history.past(seen, rows[0]["programid"], config)
+        history = alert_history.past(seen, rows[0]["programid"], config)
         columns = [{"candid": row["candid"], "objectid": names[row["candid"]]} | extra for row, extra in zip(rows, context, strict=True)]
         packed, ledger = [], []
-        for row, extra, *history, stamp in zip(rows, columns, past, limits, stamps, strict=True):
+        for row, extra, past, limits, forced, stamp in zip(rows, columns, history.detections, history.limits, history.forced, stamps, strict=True):
             entry = {"candid": row["candid"], "objectid": extra["objectid"], "programid": row["programid"], "state": "sealed", "reason": note or None}
             try:
-                record = packets.build_packet(row | extra, *history, stamp, VERSIONS, version=config.schema, publisher=config.publisher)
+                record = packets.build_packet(row | extra, past, limits, stamp, VERSIONS, forced=forced, version=config.schema,
+                                              publisher=config.publisher)
                 packed.append((row["candid"], alert_codec.write_packet(record)))
                 ledger.append(entry | {"file": str(self.files()["packets"])})
             except BadInput as error:  # one bad record is refused by itself

@@ -31,7 +31,7 @@ class DifferenceImage(OfQuadrant, Product):
     exposure = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
-    version = "1.1.0"
+    version = "1.2.0"
     sections = ("difference", "events", "event_filter")
     kernels = True
 
