@@ -153,7 +153,7 @@ def candidate_rows(task, ids: dict, events: np.ndarray, fates: np.ndarray, heade
         "pdiffimfilename": task.files()["image"].name.removesuffix(".fz"), "nmatches": header.get("NMATCHES"),
         "zpclrcov": header.get("ZPCLRCOV"), "zpmed": header.get("ZPMED"), "clrmed": header.get("CLRMED"), "clrrms": header.get("CLRRMS"),
         "rfid": reference["DBRFID"], "jdstartref": reference["JDSTART"], "jdendref": reference["JDEND"], "nframesref": reference["NFRAMES"],
-        "rbversion": "none"}
+        "rbversion": "none", "tooflag": int(header.get("TOOFLAG") or 0)}
     names = [name for name in events.dtype.names if name not in ("flux", "sigflux")]
     rows = []
     for event, fate in zip(events, fates, strict=True):
