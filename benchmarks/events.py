@@ -27,7 +27,8 @@ def measure(case: Case) -> None:
     real = objects[(objects["kind"] == TRANSIENT) | np.isin(objects["id"], _varied(case, objects))]
     distance, _ = cKDTree(np.column_stack([real["x"], real["y"]])).query(np.column_stack([kept["xpos"] - 1, kept["ypos"] - 1]))
     false = np.count_nonzero(distance > MATCH_PIX)
-    case.figure("events.false_raw", false * QUADRANT_PIXELS / made.difference.data.size, "events/quadrant", len(kept), None)
+    case.figure("events.false_raw", false * QUADRANT_PIXELS / made.difference.data.size, "events/quadrant", len(kept),
+                {"high-lat": 5.0, "plane": 40.0}[case.density])
 
 
 def _varied(case: Case, objects: np.ndarray) -> np.ndarray:

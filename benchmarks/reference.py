@@ -7,11 +7,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from benchmarks.truth import CONFIG, WHOLE_REFERENCE, Case, light_fraction, night, pairs
+from benchmarks.truth import CONFIG, WHOLE_REFERENCE, Case, light_fraction, night, pairs, sky_variance
 from ztfluigi.algorithms.catalogue import Catalogue, measure_quadrant
 from ztfluigi.algorithms.coadd import coadd, footprint
+from ztfluigi.algorithms.limits import theoretical_limit
 from ztfluigi.model.images import Coadd
 from ztfluigi.model.maskbits import UNUSABLE
+from ztfluigi.simulate.scene import SimulatedQuadrant
 from ztfluigi.tasks.reference import as_quadrant
 
 BRIGHT_SNR = 200.0
@@ -40,15 +42,26 @@ def build(case: Case) -> Built:
 
 
 def measure(case: Case) -> None:
-    """Depth: limit less that of n median epochs added without loss. Zero point: median error of bright stars."""
+    """Depth: limit less that of the mean of the epochs under their true PSFs and noise (within the target of 0). Zero point: median error
+    of bright stars. Movers: median of what is left of their light.
+    """
     built, epochs = build(case), night(case).epochs
-    ideal = np.median([epoch.found.metrics["maglim"] for epoch in epochs]) + 1.25 * np.log10(len(epochs))
+    ideal = _ideal_limit([epoch.truth for epoch in epochs], built.coadd)
     errors = _errors(case, built)
-    case.figure("reference.depth_mag", built.found.metrics["maglim"] - ideal, "mag", len(epochs), -0.1)
+    case.figure("reference.depth_mag", built.found.metrics["maglim"] - ideal, "mag", len(epochs), 0.1)
     case.figure("reference.zp_mmag", abs(np.median(errors)), "mmag", len(errors), 5.0)
     if len(epochs) == WHOLE_REFERENCE:
         left = _left_of_movers(case, built)
-        case.figure("reference.mover_residual", np.median(np.abs(left)), "fraction", len(left), 0.02, suffix=False)
+        case.figure("reference.mover_residual", abs(np.median(left)), "fraction", len(left), 0.01, suffix=False)
+
+
+def _ideal_limit(epochs: list[SimulatedQuadrant], made: Coadd) -> float:
+    """Five-sigma limit [mag] of an isolated star in the mean of the epochs."""
+    ny, nx = epochs[0].raw.shape
+    scale = np.array([10.0 ** (0.4 * (made.magzp - epoch.zero_point)) for epoch in epochs])
+    variance = np.mean(scale**2 * [sky_variance(epoch) for epoch in epochs]) / len(epochs)
+    psf = np.mean([epoch.psf.render(nx / 2, ny / 2) for epoch in epochs], axis=0)
+    return theoretical_limit(float(np.sqrt(variance)), psf, made.gain, made.magzp)
 
 
 def _errors(case: Case, built: Built) -> np.ndarray:

@@ -29,7 +29,7 @@ from ztfluigi.tasks.settings import SECTIONS
 CONFIG = {name: section() for name, section in SECTIONS.items()}
 """Every section as documented, whatever luigi.cfg says."""
 SUFFIX = {"high-lat": "high", "plane": "plane"}
-WHOLE_REFERENCE = 15
+WHOLE_REFERENCE = 20
 MOVERS, MOVER_STEP_PIX = 12, 30.0
 EDGE_PIX = 15
 
@@ -113,7 +113,7 @@ class Night:
 
 @lru_cache(maxsize=1)
 def night(case: Case) -> Night:
-    """The epochs that several areas share: 15 (a whole reference) of a sparse sky, 5 of a crowded one."""
+    """The epochs that several areas share: 20 (a whole reference) of a sparse sky, 5 of a crowded one."""
     count = WHOLE_REFERENCE if case.density == "high-lat" else 5
     folder = tempfile.TemporaryDirectory(prefix="ztfluigi-accuracy-")
     movers = moving_points(simulate(case, 0), count) if count == WHOLE_REFERENCE else [None] * count

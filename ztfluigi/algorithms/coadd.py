@@ -21,6 +21,9 @@ FILTER_CODES = ("zg", "zr", "zi")
 KEPT = int(Mask.SATURATED | Mask.GHOST | Mask.SPILLAGE | Mask.HALO)
 #: Bits of passing or detector defects: such pixels are left out.
 LEFT_OUT = UNUSABLE & ~KEPT
+#: Around a trimmed pixel, those of its epoch within GROW_REACH pixels are trimmed from this many sigmas on, on the same side: the wings
+#: of moving objects and cosmic rays.
+GROW_SIGMA, GROW_REACH = 2.0, 3
 #: Columns `select_inputs` reads.
 INPUT_COLUMNS = ("seeing", "maglim", "magzp", "magzprms", "clrcoeff", "astrms", "background", "status")
 
@@ -100,7 +103,7 @@ def coadd(read_epoch: Callable[[int], Calibrated], magzp: Sequence[float], *, wc
 
     Each epoch loses its global median background, is resampled, and pixels with `LEFT_OUT` bits are dropped; those with `KEPT`
     bits are added, and the result carries the bit when any epoch has it (saturation depends on seeing). A pixel farther than
-    `clip_sigma` percentile sigmas (never less than the pixel noise) from its stack's median is trimmed.
+    `clip_sigma` percentile sigmas (never less than the pixel noise) from its stack's median is trimmed, and so is what lies about it.
     Returns a Coadd without PSF: NaN data, infinite sigma and the bits common to all epochs plus NAN where nothing is left.
     `sigma` is the scatter of single pixels, lower than of independent ones because interpolation correlates neighbours:
     `noise_correlation` is the ratio. Raises TooFewCalibrators when there are no epochs.
@@ -131,8 +134,9 @@ def coadd(read_epoch: Callable[[int], Calibrated], magzp: Sequence[float], *, wc
     trimmed = 0
     for y0 in range(0, shape[0], config.band_rows):
         band = slice(y0, min(shape[0], y0 + config.band_rows))
-        stack = np.ascontiguousarray(scratch[:, band])
-        trimmed += _trimmed_mean(stack, config.clip_sigma, floor, config.min_clip_depth, data[band], depth[band])
+        first = max(0, y0 - GROW_REACH)
+        stack = np.ascontiguousarray(scratch[:, first:band.stop + GROW_REACH])
+        trimmed += _trimmed_mean(stack, config.clip_sigma, floor, config.min_clip_depth, y0 - first, data[band], depth[band])
     sigma = np.empty(shape, np.float32)
     _pixel_sigma(data, depth, sky_variance, GRID, per_dn, shrinkage, sigma)
     mask = union & np.uint16(KEPT)
@@ -184,11 +188,15 @@ def _metrics(data, sigma, depth, mask, n: int, trimmed: int) -> dict:
 
 
 @njit(cache=True, nogil=True)
-def _trimmed_mean(stack, clip, floor, min_depth, mean, depth):
-    """Per-pixel mean of the finite values within clip x max(0.5 (p84 - p16), floor) of their median; returns the number trimmed."""
+def _trimmed_mean(stack, clip, floor, min_depth, top, mean, depth):
+    """Per-pixel mean of the finite values not trimmed; returns the number trimmed.
+
+    Trimmed are values farther than clip x max(0.5 (p84 - p16), floor) from their median, and those about them (`GROW_SIGMA`). `mean` is
+    of the rows of the stack from `top` on.
+    """
     n, ny, nx = stack.shape
-    values = np.empty(n, np.float32)
-    trimmed = 0
+    values, middle, width = np.empty(n, np.float32), np.zeros((ny, nx), np.float32), np.full((ny, nx), np.inf, np.float32)
+    outlier = np.zeros((n, ny, nx), np.int8)
     for y in range(ny):
         for x in range(nx):
             m = 0
@@ -201,20 +209,42 @@ def _trimmed_mean(stack, clip, floor, min_depth, mean, depth):
                         j -= 1
                     values[j] = value
                     m += 1
-            first, last = 0, m
-            if m >= min_depth:
-                middle = 0.5 * (values[(m - 1) // 2] + values[m // 2])
-                width = clip * max(0.5 * (_percentile(values, m, 0.84135) - _percentile(values, m, 0.15865)), floor)
-                while values[first] < middle - width:
-                    first += 1
-                while values[last - 1] > middle + width:
-                    last -= 1
-            total = 0.0
-            for j in range(first, last):
-                total += values[j]
-            depth[y, x] = last - first
-            mean[y, x] = total / (last - first) if last > first else np.nan
-            trimmed += m - (last - first)
+            if m < min_depth:
+                continue
+            middle[y, x] = 0.5 * (values[(m - 1) // 2] + values[m // 2])
+            width[y, x] = max(0.5 * (_percentile(values, m, 0.84135) - _percentile(values, m, 0.15865)), floor)
+            if values[0] < middle[y, x] - clip * width[y, x] or values[m - 1] > middle[y, x] + clip * width[y, x]:
+                for i in range(n):
+                    rest = (stack[i, y, x] - middle[y, x]) / width[y, x]
+                    outlier[i, y, x] = 1 if rest > clip else (-1 if rest < -clip else 0)
+    trimmed = 0
+    near = np.zeros((2, ny, nx), np.bool_)
+    total = np.zeros(mean.shape, np.float64)
+    depth[:] = 0
+    for i in range(n):
+        near[:] = False
+        for y in range(ny):
+            for x in range(nx):
+                if outlier[i, y, x]:
+                    side = 0 if outlier[i, y, x] > 0 else 1
+                    for v in range(max(0, y - GROW_REACH), min(ny, y + GROW_REACH + 1)):
+                        for u in range(max(0, x - GROW_REACH), min(nx, x + GROW_REACH + 1)):
+                            near[side, v, u] = True
+        for y in range(mean.shape[0]):
+            for x in range(nx):
+                value = stack[i, y + top, x]
+                if not np.isfinite(value):
+                    continue
+                rest = value - middle[y + top, x]
+                most = GROW_SIGMA * width[y + top, x]
+                if outlier[i, y + top, x] or (near[0, y + top, x] and rest > most) or (near[1, y + top, x] and rest < -most):
+                    trimmed += 1
+                else:
+                    total[y, x] += value
+                    depth[y, x] += 1
+    for y in range(mean.shape[0]):
+        for x in range(nx):
+            mean[y, x] = total[y, x] / depth[y, x] if depth[y, x] else np.nan
     return trimmed
 
 

@@ -21,6 +21,8 @@ APERTURE_RADIUS, BIG_APERTURE_RADIUS = 7.0, 9.0
 MAX_SEERATIO = 2.0
 #: A pixel holds at least this share of the peak of a score that lies between pixels.
 PIXEL_SHARE = 0.85
+#: Relative error of the PSF of the difference that the chi-square of a true source may show.
+PSF_ERROR = 0.05
 #: What the freedom of its two coordinates adds, on average, to the square of the score of a peak.
 FREE = 2.0
 #: Noise of the smaller aperture over that of the PSF fit on empty sky, for events whose aperture has no error.
@@ -91,7 +93,7 @@ def light_filter(events: np.ndarray, *, config: EventFilterConfig = EventFilterC
             ("dipole", _dipoles(events), 0, -1), ("nneg", events["nneg"], config.max_nneg, -1),
             ("elong", events["elong"], config.max_elong, -1), ("|magdiff|", _significant_magdiff(events, snr), config.max_magdiff, -1),
             ("sumrat", events["sumrat"], config.min_sumrat, 1), ("fwhm", events["fwhm"], config.max_fwhm, -1),
-            ("chipsf", events["chipsf"], config.max_chipsf, -1))
+            ("chipsf", events["chipsf"] - (PSF_ERROR * snr) ** 2, config.max_chipsf, -1))
     fate = np.full(len(events), "", dtype="U64")
     for name, values, limit, direction in cuts:
         failed = (fate == "") & ~(direction * values.astype(float) >= direction * limit)

@@ -252,17 +252,27 @@ def stamp_counts(image, unusable, x, y, sign):
 
 
 def local_sky(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Median of the image in `SKY_RING` about each position; 0 where the ring lies outside."""
+    """Median of every second pixel of the image in `SKY_RING` about each position; 0 where the ring lies outside."""
     reach = SKY_RING[1]
     rows, cols = np.mgrid[-reach:reach + 1, -reach:reach + 1]
     squared = rows**2 + cols**2
     ring = (squared > SKY_RING[0] ** 2) & (squared < SKY_RING[1] ** 2)
-    dy, dx = rows[ring][::2], cols[ring][::2]
+    return _ring_medians(image, np.rint(x).astype(np.int64), np.rint(y).astype(np.int64), cols[ring][::2], rows[ring][::2])
+
+
+@njit(cache=True, nogil=True)
+def _ring_medians(image, x, y, dx, dy):
     out = np.zeros(len(x))
-    for k, (ix, iy) in enumerate(zip(np.rint(x).astype(int), np.rint(y).astype(int), strict=True)):
-        on = (iy + dy >= 0) & (iy + dy < image.shape[0]) & (ix + dx >= 0) & (ix + dx < image.shape[1])
-        if on.any():
-            out[k] = np.median(image[iy + dy[on], ix + dx[on]])
+    values = np.empty(len(dx), image.dtype)
+    for k in range(len(x)):
+        n = 0
+        for m in range(len(dx)):
+            row, col = y[k] + dy[m], x[k] + dx[m]
+            if 0 <= row < image.shape[0] and 0 <= col < image.shape[1]:
+                values[n] = image[row, col]
+                n += 1
+        if n:
+            out[k] = np.median(values[:n])
     return out
 
 

@@ -91,14 +91,14 @@ def fit_surface(x, y, values, errors, shape: tuple[int, int], *, fallback: float
 def differential_background(difference: np.ndarray, good: np.ndarray, mesh: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Smooth background [DN] of `difference` at pixels (x, y): clipped medians of good pixels in cells, bilinear.
 
-    Every second row and column is used.
+    Every fourth row and every second column is used.
     """
     ny, nx = (max(1, round(n / mesh)) for n in difference.shape)
     rows, cols = np.linspace(0, difference.shape[0], ny + 1).astype(int), np.linspace(0, difference.shape[1], nx + 1).astype(int)
     cells = np.full((ny, nx), np.nan)
     for j in range(ny):
         for i in range(nx):
-            window = np.s_[rows[j]:rows[j + 1]:2, cols[i]:cols[i + 1]:2]
+            window = np.s_[rows[j]:rows[j + 1]:4, cols[i]:cols[i + 1]:2]
             values = difference[window][good[window]]
             if values.size > 30:
                 low, middle, high = np.percentile(values, (15.865, 50.0, 84.135))

@@ -12,6 +12,7 @@ from ztfluigi.algorithms.features import fwhm_of_stamp
 from ztfluigi.algorithms.image_match import (StarMatch, Surface, differential_background, fit_surface, match_stars, residual_background,
                                               stamp_of_reference, stamp_of_science)
 from ztfluigi.algorithms.resample import GRID, resample, source_grid
+from ztfluigi.algorithms.star_residuals import add_residual_noise
 from ztfluigi.algorithms.zogy import TileGrid, proper_difference
 from ztfluigi.model.config.difference import DifferenceConfig
 from ztfluigi.model.errors import BadInput, Unusable
@@ -92,11 +93,11 @@ def subtract(science: Calibrated, science_psf: PsfModel, science_zp: float, refe
     mapped = {"order": config.kernel_order, "registration": registration}
     tiles = TileGrid.covering(shape, config.tile_size)
     coordinates = source_grid(reference.wcs, science.wcs, shape, registration=registration)[:2]
-    bright, place = _bright_stars(psfcat_ref, science, reference, registration, tiles)
+    bright, place, flux, clean = _bright_stars(psfcat_ref, science, reference, registration, tiles)
     ref_data, ref_bits = resample(bright.taken_from(reference.data), reference.wcs, science.wcs, shape, mask=_without_shallow(reference, config),
                                   **mapped)
     samples = [_samples(k // (len(tiles.cols) - 1), k % (len(tiles.cols) - 1), tiles, coordinates) for k in range(len(bright.tables))]
-    bright.put_on(ref_data, *place, samples, config.kernel_order)
+    bright.put_on(ref_data, *place[:, clean], samples, config.kernel_order)
     ref_sigma, _ = resample(reference.sigma, reference.wcs, science.wcs, shape, **{**mapped, "order": 1})
     node_y, node_x = np.mgrid[0:shape[0] + 2 * GRID:GRID, 0:shape[1] + 2 * GRID:GRID].astype(float)
     ratio_nodes = ratio(node_x, node_y).astype(np.float32)
@@ -123,13 +124,15 @@ def subtract(science: Calibrated, science_psf: PsfModel, science_zp: float, refe
         sci_data, ref_data, v_sci, v_ref, lambda j, i: _stamps(j, i, tiles, science_psf, reference.psf, coordinates, config.kernel_order),
         tiles=tiles, astrometric_rms=rms)
     del sci_data, v_sci, v_ref
+    known = np.isfinite(place).all(axis=0)
+    residuals = add_residual_noise(score, scorr, usable, *place[:, known], flux[known], clean[known])
     # Static sources are gone from D, so what is left of the background shows there without their wings.
     residual_nodes = residual_background(data, sigma, _quiet(score, usable, QUIET), config.background_mesh, node_x, node_y).astype(np.float32)
     _finish(residual_nodes, response, tiles.rows, tiles.cols, usable, mask, int(Mask.NAN), background, data, score, scorr)
     psf = psf_grid[psf_grid.shape[0] // 2, psf_grid.shape[1] // 2]
     metrics = _metrics(data, sigma, score, scorr, mask, usable, psf)
     limit = 5.0 * max(metrics["sky_score_width"], 1e-3) / float(np.median(response[:, :, 1]))
-    metrics |= {"diffmaglim": float(science_zp - 2.5 * np.log10(limit)),
+    metrics |= {"star_residual": float(np.sqrt(residuals.max())), "diffmaglim": float(science_zp - 2.5 * np.log10(limit)),
                 "flux_ratio": float(ratio((shape[1] - 1) / 2, (shape[0] - 1) / 2)), "flux_ratio_scatter": ratio.scatter,
                 "n_match": len(stars.x), "dx_rms": rms[0], "dy_rms": rms[1],
                 "dx_mean": float(np.mean(shift_x(node_x, node_y))), "dy_mean": float(np.mean(shift_y(node_x, node_y))),
@@ -180,17 +183,18 @@ def _astrometric_rms(stars: StarMatch, shift_x: Surface, shift_y: Surface) -> tu
     return tuple(max(MIN_ASTROMETRIC_RMS, 1.4826 * float(np.median(np.abs(r)))) for r in rest)
 
 
-def _bright_stars(psfcat, science: Calibrated, reference: Coadd, registration, tiles: TileGrid):
-    """The reference's clean stars high above the noise, and their places on the science grid (zero-based pixels)."""
+def _bright_stars(psfcat, science: Calibrated, reference: Coadd, registration, tiles: TileGrid) -> tuple[BrightStars, np.ndarray, ...]:
+    """The reference's clean stars high above the noise; and place (2, n) on the science grid, flux and cleanness of all high ones."""
     noise = float(np.median(science.sigma[::16, ::16]))
-    stars = psfcat[(psfcat["flux"] > BRIGHT * noise) & ((psfcat["flags"].astype(int) & UNUSABLE) == 0)]
+    stars = psfcat[psfcat["flux"] > BRIGHT * noise]
     rx, ry = stars["xpos"].astype(float) - 1.0, stars["ypos"].astype(float) - 1.0
-    x, y = science.wcs.pixel(*reference.wcs.sky(rx, ry))
-    dx, dy = registration(x, y)
-    x, y = x + dx, y + dy
-    j, i = tiles.index(x, y)
+    place = np.array(science.wcs.pixel(*reference.wcs.sky(rx, ry)))
+    place += registration(*place)
+    clean = ((stars["flags"].astype(int) & UNUSABLE) == 0) & np.isfinite(place).all(axis=0)
+    j, i = tiles.index(*place[:, clean])
     tile = j * (len(tiles.cols) - 1) + i
-    return BrightStars(reference.psf, rx, ry, stars["flux"], tile, (len(tiles.rows) - 1) * (len(tiles.cols) - 1)), (x, y)
+    bright = BrightStars(reference.psf, rx[clean], ry[clean], stars["flux"][clean], tile, (len(tiles.rows) - 1) * (len(tiles.cols) - 1))
+    return bright, place, stars["flux"].astype(float), clean
 
 
 def _stamps(j: int, i: int, tiles: TileGrid, science_psf: PsfModel, reference_psf: PsfModel, coordinates, order: int):

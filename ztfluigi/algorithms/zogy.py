@@ -93,13 +93,13 @@ def _subtract_tile(science, reference, science_variance, reference_variance, sci
     k_sci, k_ref, psf_diff = (fft.irfft2(kernel, small) for kernel in kernels)
     s_noise = np.sqrt(sky_sci * np.sum(k_sci**2) + sky_ref * np.sum(k_ref**2))
 
-    p_sci, p_ref = (fft.rfft2(_centred(p, size)) for p in (science_psf, reference_psf))
+    p_sci, p_ref = (_transform(p, size) for p in (science_psf, reference_psf))
     n, r = fft.rfft2(science), fft.rfft2(reference)
     _combine(p_sci, p_ref, n, r, sky_sci, sky_ref, floor)
     difference, score, score_ref = (fft.irfft2(plane, size, overwrite_x=True) for plane in (p_sci, p_ref, r))
     v_sci, v_ref = fft.rfft2(science_variance), fft.rfft2(reference_variance)
-    v_sci *= fft.rfft2(_wrapped(k_sci**2, size))
-    v_ref *= fft.rfft2(_wrapped(k_ref**2, size))
+    v_sci *= _transform(_stamp(k_sci**2), size)
+    v_ref *= _transform(_stamp(k_ref**2), size)
     v_sci += v_ref
     variance = fft.irfft2(v_sci, size, overwrite_x=True)
     out[0][...] = difference[core]
@@ -116,13 +116,21 @@ def _centred(stamp: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.roll(frame, (-half, -half), (0, 1))
 
 
-def _wrapped(kernel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A kernel with its centre at pixel (0, 0), moved into a larger frame likewise."""
-    frame = np.zeros(size, np.float32)
-    m = kernel.shape[0] // 2
-    frame[:m, :m], frame[:m, -m:] = kernel[:m, :m], kernel[:m, m:]
-    frame[-m:, :m], frame[-m:, -m:] = kernel[m:, :m], kernel[m:, m:]
-    return frame
+def _stamp(kernel: np.ndarray) -> np.ndarray:
+    """A kernel of even side with its centre at pixel (0, 0) as an odd stamp with its centre in the middle."""
+    half = kernel.shape[0] // 2 - 1
+    return np.roll(kernel, (half, half), (0, 1))[:2 * half + 1, :2 * half + 1]
+
+
+def _transform(stamp: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """rfft2 of `_centred(stamp, size)`; rows without light are not transformed."""
+    m, half = stamp.shape[0], stamp.shape[0] // 2
+    rows = np.zeros((m, size[1]), np.float32)
+    rows[:, :half + 1], rows[:, -half:] = stamp[:, half:], stamp[:, :half]
+    light = fft.rfft(rows, axis=1)
+    frame = np.zeros((size[0], light.shape[1]), np.complex64)
+    frame[:half + 1], frame[-half:] = light[half:], light[:half]
+    return fft.fft(frame, axis=0, overwrite_x=True)
 
 
 @njit(cache=True, nogil=True)

@@ -64,6 +64,7 @@ class ReferenceImage(_OfCell, Product):
     filter = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
+    version = "1.1.0"
     sections = ("reference",)
     kernels = True
 
@@ -111,6 +112,7 @@ class ReferenceCatalog(_OfCell, Product):
     filter = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
+    version = "1.1.0"
     sections = ("background", "detection", "psf", "psf_photometry", "apertures")
     kernels = True
 
@@ -134,9 +136,13 @@ class ReferenceCatalog(_OfCell, Product):
 
 
 def as_quadrant(reference: Coadd) -> Calibrated:
-    """A reference in the form the catalogue step takes; uncovered pixels hold zero and a mask bit."""
+    """A reference in the form the catalogue step takes; uncovered pixels hold zero and a mask bit.
+
+    The noise is that of sums of many correlated pixels, which PSF fits and apertures are.
+    """
     covered = np.isfinite(reference.data)
     sigma = np.where(np.isfinite(reference.sigma), reference.sigma, np.float32(np.nanmedian(reference.sigma[covered])))
+    sigma *= np.float32(reference.noise_correlation)
     return Calibrated(np.where(covered, reference.data, np.float32(0)), sigma, reference.mask, reference.gain, 0.0, reference.saturate,
                       reference.wcs)
 
