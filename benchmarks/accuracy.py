@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from benchmarks import astrometry, catalogue, difference, events, inject, mask, photometry, real, reference
+from benchmarks import astrometry, catalogue, difference, events, inject, mask, photometry, rb, real, reference
 from benchmarks.truth import SUFFIX, Case
 
 AREAS = {"mask": mask.measure, "astrometry": astrometry.measure, "photometry": photometry.measure, "catalogue": catalogue.measure,
-         "reference": reference.measure, "difference": difference.measure, "inject": inject.measure, "events": events.measure}
+         "reference": reference.measure, "difference": difference.measure, "inject": inject.measure, "events": events.measure,
+         "rb": rb.measure}
 """Area -> function that prints its figures for one case."""
 
 ONCE = {"real": real.measure}

@@ -18,7 +18,7 @@ from targets.codecs import daophot, fits
 from targets.codecs import image as image_codec
 from targets.codecs import raw as raw_codec
 from targets.sealed import sha256
-from ztfluigi.algorithms import coadd, cutouts, events, packets, quality
+from ztfluigi.algorithms import coadd, events, packets, quality
 from ztfluigi.algorithms.catalogue import mark_sources, measure_quadrant
 from ztfluigi.algorithms.instrumental import reduce_quadrant
 from ztfluigi.algorithms.overscan import subtract_overscan
@@ -31,6 +31,7 @@ from ztfluigi.model.wcs import TpvWcs
 from ztfluigi.tasks import headers
 from ztfluigi.tasks.reference import as_quadrant
 from ztfluigi.tasks.science import load_science
+from ztfluigi.tasks.scoring import scored
 from ztfluigi.tasks.settings import SECTIONS
 
 CONFIG = {name: section() for name, section in SECTIONS.items()}
@@ -177,7 +178,8 @@ def difference(root: Path, epoch: Epoch, made: Reference, science: Science, mete
         ids = {"jd": epoch.jd, "nid": night_id(epoch.jd), "expid": exposure_id(epoch.jd), "rid": raw_id(epoch.jd, name.ccdid, epoch.qid),
                "pid": processing_id(epoch.jd, name.ccdid, epoch.qid)}
         task = SimpleNamespace(name=name, files=lambda: {"image": Path("scimrefdiffimg.fits.fz")})
-        rows = headers.candidate_rows(task, ids, found, fates, header, ref_header)
+        stamps, scores = scored(found, fates == "", (quadrant.data, result.reference, result.data))
+        rows = headers.candidate_rows(task, ids, found, fates, header, ref_header, scores)
     with meter.stage("difference_write"):
         values = {"FLXRATIO": metrics["flux_ratio"], "DIFSIGPX": metrics["noise"], "DIFFLIM": metrics["diffmaglim"], "INFOBITS": bits,
                   "STATUS": status, "CREATED": headers.created()}
@@ -187,8 +189,6 @@ def difference(root: Path, epoch: Epoch, made: Reference, science: Science, mete
     meter.sources |= {"subtract": result.metrics["n_match"], "events": len(found), "packets": int(np.count_nonzero(fates == ""))}
     with meter.stage("packets"):
         chosen, kept = found[fates == ""], [row for row, fate in zip(rows, fates, strict=True) if fate == ""]
-        stamps = np.stack([cutouts.cut(image, chosen["xpos"] - 1, chosen["ypos"] - 1)
-                           for image in (quadrant.data, result.reference, result.data)], axis=1)
         if len(chosen):
             image_codec.write_image(root / "cutouts.fits", stamps)
             _packets(root, epoch, ids, chosen, kept, stamps)
@@ -199,8 +199,7 @@ def _packets(root: Path, epoch: Epoch, ids: dict, chosen: np.ndarray, rows: list
     ps1 = catalog_codec.read_ps1(root / paths.ps1(name.field, name.ccdid, epoch.qid))[0]
     gaia = catalog_codec.read_gaia(root / paths.gaia(name.field, name.ccdid, epoch.qid))[0]
     around = packets.nearest_ps1(chosen["ra"], chosen["dec"], ps1) | packets.nearest_gaia(chosen["ra"], chosen["dec"], gaia)
-    shared = ids | {"rcid": rcid(name.ccdid, epoch.qid), "fid": FILTERS[name.filter], "ndethist": 0, "ncovhist": 0, "rbversion": "none",
-                    "drbversion": "none"}
+    shared = ids | {"rcid": rcid(name.ccdid, epoch.qid), "fid": FILTERS[name.filter], "ndethist": 0, "ncovhist": 0}
     records = []
     for n, (row, extra, three) in enumerate(zip(rows, packets.rows(around), stamps, strict=True)):
         sign = (1, 1, 1 if row["isdiffpos"] == "t" else -1)

@@ -35,6 +35,7 @@ class Injected:
     """
 
     truth: SimulatedQuadrant
+    science: np.ndarray
     difference: Difference
     found: np.ndarray
     sources: np.ndarray
@@ -59,7 +60,7 @@ def inject(case: Case) -> Injected:
     ny, nx = truth.raw.shape
     light = truth.psf.aperture_fraction(nx / 2, ny / 2)
     snr = _ideal_snr(truth, [epoch.truth for epoch in shared.epochs], result.reference, sources)
-    return Injected(epoch.truth, result, found, sources, usable, snr, light)
+    return Injected(epoch.truth, image.data, result, found, sources, usable, snr, light)
 
 
 def measure(case: Case) -> None:

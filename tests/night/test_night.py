@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import fastavro
@@ -12,7 +13,7 @@ from astropy.wcs import WCS
 
 from targets.codecs import alert
 from ztfluigi.cli import report
-from ztfluigi.services import database
+from ztfluigi.services import classifiers, database
 
 pytestmark = [pytest.mark.xdist_group("night"), pytest.mark.night, pytest.mark.db, pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -136,8 +137,6 @@ def test_packets_are_valid_and_carry_their_history(survey):
     packets = [packet for row in rows for packet in alert.unpack_alerts(survey.root / row.files[0]["path"])]
     records = []
     for candid, data in packets:
-        import io
-
         reader = fastavro.reader(io.BytesIO(data))
         record = next(reader)
         assert fastavro.validate(record, reader.writer_schema)
@@ -170,3 +169,32 @@ def test_a_difference_of_an_old_epoch_can_be_asked_for_by_hand(survey):
 def test_doctor_finds_nothing_wrong(survey):
     healthy = survey.command("ztf", "doctor", "--content")
     assert healthy.returncode == 0, healthy.stdout
+
+
+def test_events_are_scored_by_the_classifiers_that_ship(survey):
+    rows = survey.registry().select("AlertPackets", night=survey.nights[-1])
+    shown = [next(fastavro.reader(io.BytesIO(data)))["candidate"] for row in rows for _, data in alert.unpack_alerts(survey.root / row.files[0]["path"])]
+    assert all(0 <= one["rb"] <= 1 and 0 <= one["drb"] <= 1 for one in shown)
+    assert {(one["rbversion"], one["drbversion"]) for one in shown} == {tuple(classifiers.versions().values())}
+    night = survey.nights[-1]
+    kinds = report.classified(survey.truth, [c for c in report.night_candidates(night) if c["fate"] == "packet"])
+    real = np.array([c["drb"] for c, kind in kinds if kind != "false"])
+    assert np.mean(real > 0.5) > 0.9
+
+
+def test_synthetic_sources_are_given_back_and_reach_no_one_else(survey):
+    row = survey.registry().select("DifferenceImage", night=survey.nights[-1])[0]
+    place = ("--exposure", row.exposure, "--ccdid", str(row.ccdid), "--qid", str(row.qid))
+    before = database.query("select count(*) as n from candidates")[0]["n"], database.query("select count(*) as n from alerts")[0]["n"]
+    assert survey.luigi("Injection", *place).returncode == 0
+    made = survey.registry().current("Injection", row.key)
+    assert made.state == "sealed" and made.numbers["n_injected"] >= 20
+    counts = np.array(made.numbers["blank_in_bin"][4:])
+    complete = np.array([0.0 if share is None else share for share in made.numbers["blank_complete"][4:]])
+    assert counts.sum() >= 5 and np.sum(counts * complete) >= 0.9 * counts.sum()
+    after = database.query("select count(*) as n from candidates")[0]["n"], database.query("select count(*) as n from alerts")[0]["n"]
+    assert after == before
+    told = survey.command("ztf", "inject", *place, "--json")
+    assert told.returncode == 0 and json.loads(told.stdout) == made.numbers
+    refused = survey.command("ztf", "inject", "--exposure", row.exposure, "--ccdid", "9", "--qid", "1")
+    assert refused.returncode == 1 and "not built" in refused.stderr

@@ -4,11 +4,12 @@ from ztfluigi.tasks.alerts import AlertPackets
 from ztfluigi.tasks.calibration import BiasImage, CalibrationChoice, CalibrationFrames, FlatImage
 from ztfluigi.tasks.delivery import AlertDelivery
 from ztfluigi.tasks.difference import DifferenceImage
+from ztfluigi.tasks.injection import Injection
 from ztfluigi.tasks.night import Exposure, ExposureProducts, Night, NightProducts, Quadrant
 from ztfluigi.tasks.raw import IngestCcd, RawCcd, SplitCcd
 from ztfluigi.tasks.reference import ReferenceCatalog, ReferenceImage, ReferenceInputs
 from ztfluigi.tasks.science import AdoptedImage, CalibratedImage, ScienceImage, SourceCatalog
 
 __all__ = ["AdoptedImage", "AlertDelivery", "AlertPackets", "BiasImage", "CalibratedImage", "CalibrationChoice", "CalibrationFrames",
-           "DifferenceImage", "Exposure", "ExposureProducts", "FlatImage", "IngestCcd", "Night", "NightProducts", "Quadrant", "RawCcd",
+           "DifferenceImage", "Exposure", "ExposureProducts", "FlatImage", "IngestCcd", "Injection", "Night", "NightProducts", "Quadrant", "RawCcd",
            "ReferenceCatalog", "ReferenceImage", "ReferenceInputs", "ScienceImage", "SourceCatalog", "SplitCcd"]

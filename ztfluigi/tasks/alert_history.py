@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from targets import paths
 from ztfluigi.model.config.alerts import AlertConfig
 from ztfluigi.model.ids import ccd_and_quadrant
-from ztfluigi.services import candidates, coverage
+from ztfluigi.services import candidates, classifiers, coverage
 from ztfluigi.tasks import alert_forced
 from ztfluigi.tasks.alert_context import Candidates
 
 PUBLIC = 1
 """Programme whose history every packet may show."""
-NO_CLASSIFIER = "none"
-"""rbversion of a detection that no classifier has seen."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def past(seen: Candidates, programid: int, config: AlertConfig) -> History:
 def limit(row: Mapping, exact: Mapping[int, float | None]) -> dict:
     """A non-detection; its limit is that of the forced photometry of its very place, or without that the one of the cell about it."""
     own = {"diffmaglim": exact[row["pid"]]} if row["pid"] in exact else {}
-    return row | {"pdiffimfilename": archived_of(row), "rbversion": NO_CLASSIFIER} | own
+    return row | {"pdiffimfilename": archived_of(row), "rbversion": classifiers.versions()["rbversion"]} | own
 
 
 def archived(filename: str) -> str:

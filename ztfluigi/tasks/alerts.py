@@ -18,16 +18,11 @@ from ztfluigi.model.errors import BadInput, NoWork
 from ztfluigi.services import candidates, database
 from ztfluigi.tasks import alert_context, alert_history
 from ztfluigi.tasks.alert_context import Candidates
-from ztfluigi.tasks.alert_history import NO_CLASSIFIER
 from ztfluigi.tasks.base import Built, Product
 from ztfluigi.tasks.difference import DifferenceImage
 from ztfluigi.tasks.reference import usable_reference
 from ztfluigi.tasks.science import OfQuadrant
 from ztfluigi.tasks.settings import configuration, root
-
-
-VERSIONS = {"rbversion": NO_CLASSIFIER, "drbversion": NO_CLASSIFIER}
-"""Where no trained real-bogus classifier has seen a candidate: `rb` and `drb` are null."""
 
 
 @dataclass
@@ -90,7 +85,7 @@ class AlertPackets(OfQuadrant, Product):
         for row, extra, past, limits, forced, stamp in zip(rows, columns, history.detections, history.limits, history.forced, stamps, strict=True):
             entry = {"candid": row["candid"], "objectid": extra["objectid"], "programid": row["programid"], "state": "sealed", "reason": note or None}
             try:
-                record = packets.build_packet(row | extra, past, limits, stamp, VERSIONS, forced=forced, version=config.schema,
+                record = packets.build_packet(row | extra, past, limits, stamp, {}, forced=forced, version=config.schema,
                                               publisher=config.publisher)
                 packed.append((row["candid"], alert_codec.write_packet(record)))
                 ledger.append(entry | {"file": str(self.files()["packets"])})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import luigi
 import numpy as np
 
@@ -11,29 +13,36 @@ from targets.codecs import daophot
 from targets.codecs import image as image_codec
 from targets.registry import PACKET
 from targets.sealed import Stage
-from ztfluigi.algorithms import cutouts, events, identity, limits, quality
-from ztfluigi.algorithms.subtract import subtract
+from ztfluigi.algorithms import events, identity, limits, quality
+from ztfluigi.algorithms.subtract import Difference, subtract
 from ztfluigi.model import header_cards, infobits
 from ztfluigi.model.header import Header
 from ztfluigi.model.ids import event_number
+from ztfluigi.model.images import Calibrated, Coadd
 from ztfluigi.model.maskbits import UNUSABLE
+from ztfluigi.model.psf import PsfModel
 from ztfluigi.model.wcs import TpvWcs
-from ztfluigi.services import candidates, coverage
+from ztfluigi.services import candidates, classifiers, coverage
 from ztfluigi.tasks import headers
 from ztfluigi.tasks.base import Built, Product
 from ztfluigi.tasks.reference import ReferenceCatalog, ReferenceImage
 from ztfluigi.tasks.science import OfQuadrant, ScienceImage, SourceCatalog, load_science
+from ztfluigi.tasks.scoring import scored
 from ztfluigi.tasks.settings import configuration
 
+
 class DifferenceImage(OfQuadrant, Product):
-    """Science minus reference, its PSF, and a row for every event of either sign (product 5)."""
+    """Science minus reference, its PSF, and a row for every event of either sign (product 5), scored where it becomes a packet."""
 
     exposure = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
-    version = "1.2.0"
+    version = "1.3.0"
     sections = ("difference", "events", "event_filter")
     kernels = True
+
+    def critical(self):
+        return super().critical() | classifiers.versions()
 
     def requires(self):
         cell = self.cell
@@ -45,29 +54,23 @@ class DifferenceImage(OfQuadrant, Product):
                 "cutouts": paths.operations(self.name, self.qid, "cutouts.fits")}
 
     def build(self, stage: Stage) -> Built:
-        science_task, catalog_task, reference_task, refcat_task = self.requires()
-        science, header = load_science(science_task)
-        reference, ref_header = image_codec.read_reference({role: reference_task.path(role) for role in reference_task.files()},
-                                                           daophot.read_psf_model(refcat_task.path("psf")))
-        psfcat, refcat = (catalog_codec.read_psfcat(path)[0] for path in (catalog_task.path("psfcat"), refcat_task.path("refpsfcat")))
-        difference = subtract(science, daophot.read_psf_model(catalog_task.path("psf")), float(header["MAGZP"]), reference, psfcat_sci=psfcat,
-                              psfcat_ref=refcat, config=configuration("difference"))
+        pair = load_pair(*self.requires())
+        science, header, reference, ref_header = pair.science, pair.header, pair.reference, pair.ref_header
+        difference, found = pair.difference(science)
         ids = self.numbers_of_time(float(header["OBSJD"]))
-        found = events.extract(difference, wcs=science.wcs, psfcat_ref=refcat, reference_magzp=reference.magzp, config=configuration("events"))
         found["tblid"] = self.kept_numbers(ids["pid"], found, science.wcs)
         metrics = difference.metrics | {"n_events": len(found), "flux_ratio_relative":
                                         difference.metrics["flux_ratio"] / 10.0 ** (0.4 * (difference.magzp - reference.magzp))}
         bits, status = quality.judge_difference(metrics, filter_code=self.name.filter)
         fates = events.light_filter(found, config=configuration("event_filter")) if status else np.full(len(found), "difference not usable")
-        rows = headers.candidate_rows(self, ids, found, np.where(fates == "", PACKET, fates), header, ref_header)
+        stamps, scores = scored(found, fates == "", (science.data, difference.reference, difference.data))
+        rows = headers.candidate_rows(self, ids, found, np.where(fates == "", PACKET, fates), header, ref_header, scores)
         self.write(stage, difference, metrics, header, ref_header, bits, status)
-        chosen = found[[n for n in np.argsort([row["candid"] for row in rows]) if fates[n] == ""]]
-        stamps = np.stack([cutouts.cut(image, chosen["xpos"] - 1, chosen["ypos"] - 1)
-                           for image in (science.data, difference.reference, difference.data)], axis=1)
+        stamps = stamps[np.argsort([row["candid"] for row in rows if row["fate"] == PACKET])]
         image_codec.write_image(stage["cutouts"], stamps if len(stamps) else np.zeros((1, 1, 1, 1), np.float32))
         bad = (difference.mask & np.uint16(UNUSABLE)) != 0
         local = limits.local_limits(difference.data, bad, lambda x, y: np.sum(difference.psf_at(x, y) ** 2, axis=(-2, -1)), difference.magzp)
-        numbers = {**metrics, **headers.image_numbers(header), **headers.forced_numbers(header, catalog_task.row()), "n_candidates": len(chosen)}
+        numbers = {**metrics, **headers.image_numbers(header), **headers.forced_numbers(header, self.requires()[1].row()), "n_candidates": len(stamps)}
 
         def rows_of_image(cursor) -> None:
             candidates.replace_events(cursor, ids["pid"], self.provid(), ids["nid"], self.cell.rcid, rows)
@@ -96,3 +99,37 @@ class DifferenceImage(OfQuadrant, Product):
         pixels = np.where(difference.mask & np.uint16(UNUSABLE), np.float32(np.nan), difference.data)
         image_codec.write_difference(stage["image"], pixels, cards, noise=metrics["noise"])
         image_codec.write_difference_psf(stage["psf"], difference.psf, difference.psf_grid, {"PROVID": self.provid()})
+
+
+@dataclass
+class Pair:
+    """What a difference is made of: science image and reference, their headers, PSFs and PSF catalogues."""
+
+    science: Calibrated
+    header: Header
+    psf: PsfModel
+    psfcat: np.ndarray
+    reference: Coadd
+    ref_header: Header
+    refcat: np.ndarray
+
+    @property
+    def magzp(self) -> float:
+        """Zero point of the science image."""
+        return float(self.header["MAGZP"])
+
+    def difference(self, science: Calibrated) -> tuple[Difference, np.ndarray]:
+        """(difference, events) of the science image, or of a copy of it with sources added."""
+        made = subtract(science, self.psf, self.magzp, self.reference, psfcat_sci=self.psfcat, psfcat_ref=self.refcat,
+                        config=configuration("difference"))
+        return made, events.extract(made, wcs=science.wcs, psfcat_ref=self.refcat, reference_magzp=self.reference.magzp,
+                                    config=configuration("events"))
+
+
+def load_pair(science: ScienceImage, catalog: SourceCatalog, reference: ReferenceImage, refcat: ReferenceCatalog) -> Pair:
+    """The sealed products that a difference is made of."""
+    image, header = load_science(science)
+    coadded, ref_header = image_codec.read_reference({role: reference.path(role) for role in reference.files()},
+                                                     daophot.read_psf_model(refcat.path("psf")))
+    return Pair(image, header, daophot.read_psf_model(catalog.path("psf")), catalog_codec.read_psfcat(catalog.path("psfcat"))[0], coadded,
+                ref_header, catalog_codec.read_psfcat(refcat.path("refpsfcat"))[0])

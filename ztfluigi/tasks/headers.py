@@ -21,6 +21,7 @@ from ztfluigi.model.header import Header
 from ztfluigi.model.ids import (FILTER_NAMES, FILTERS, PIPELINE_SCIENCE, PROCESSING_VERSION, calibration_id, candidate_id, exposure_id,
                                 night_id, processing_id, raw_id, rcid, reference_id)
 from ztfluigi.model.wcs import TpvWcs
+from ztfluigi.services import classifiers
 
 
 @dataclass(frozen=True)
@@ -146,18 +147,19 @@ def forced_numbers(header: Header, catalogue) -> dict:
             **{f"adpctdif{n}": None if rms is None else 3600.0 * float(rms) for n, rms in enumerate(astrometric, start=1)}}
 
 
-def candidate_rows(task, ids: dict, events: np.ndarray, fates: np.ndarray, header: Header, reference: Header) -> list[dict]:
-    """Rows of the candidates table: the event's features, its ids and fate, and what the headers say of its images."""
+def candidate_rows(task, ids: dict, events: np.ndarray, fates: np.ndarray, header: Header, reference: Header,
+                   scores: dict[str, np.ndarray]) -> list[dict]:
+    """Rows of the candidates table: the event's features, its scores (by column), ids and fate, and what the headers say of its images."""
     image = image_numbers(header) | {
         "jd": ids["jd"], "fid": FILTERS[task.name.filter], "field": task.name.field, "exptime": header.get("EXPTIME"),
         "pdiffimfilename": task.files()["image"].name.removesuffix(".fz"), "nmatches": header.get("NMATCHES"),
         "zpclrcov": header.get("ZPCLRCOV"), "zpmed": header.get("ZPMED"), "clrmed": header.get("CLRMED"), "clrrms": header.get("CLRRMS"),
         "rfid": reference["DBRFID"], "jdstartref": reference["JDSTART"], "jdendref": reference["JDEND"], "nframesref": reference["NFRAMES"],
-        "rbversion": "none", "tooflag": int(header.get("TOOFLAG") or 0)}
+        **classifiers.versions(), "tooflag": int(header.get("TOOFLAG") or 0)}
     names = [name for name in events.dtype.names if name not in ("flux", "sigflux")]
     rows = []
-    for event, fate in zip(events, fates, strict=True):
-        row = {name: event[name].item() for name in names}
+    for n, (event, fate) in enumerate(zip(events, fates, strict=True)):
+        row = {name: event[name].item() for name in names} | {name: float(values[n]) for name, values in scores.items()}
         row["candid"] = candidate_id(ids["pid"], row["tblid"], row["isdiffpos"] == "t")
         rows.append(image | row | {"fate": str(fate)})
     return rows

@@ -16,6 +16,7 @@ from ztfluigi.tasks.base import Built, Choice, Product
 from ztfluigi.tasks.calibration import BiasImage, FlatImage
 from ztfluigi.tasks.delivery import AlertDelivery
 from ztfluigi.tasks.difference import DifferenceImage
+from ztfluigi.tasks.injection import Injection, tested
 from ztfluigi.tasks.raw import SplitCcd
 from ztfluigi.tasks.reference import ReferenceCatalog, ReferenceInputs, usable_reference
 from ztfluigi.tasks.science import ScienceImage, SourceCatalog, OfQuadrant
@@ -128,7 +129,14 @@ class NightProducts(Choice):
                  for ccdid, qid in camera().quadrants if ccdid == name.ccdid}
         wanted = [ReferenceInputs(cell.field, cell.filter, cell.ccdid, cell.qid) for cell in sorted(cells)]
         needed = configuration("reference_inputs").min_inputs
-        return [ReferenceCatalog(task.field, task.filter, task.ccdid, task.qid) for task in wanted if len(task.chosen()) >= needed]
+        return [*self.injections(),
+                *(ReferenceCatalog(task.field, task.filter, task.ccdid, task.qid) for task in wanted if len(task.chosen()) >= needed)]
+
+    def injections(self) -> list[Product]:
+        """Tests with synthetic sources of a share of tonight's differences."""
+        quadrants = [Quadrant(name.exposure, name.ccdid, qid) for name in self.names() if name.type == "o"
+                     for ccdid, qid in camera().quadrants if ccdid == name.ccdid and tested(name.exposure, ccdid, qid)]
+        return [Injection(task.exposure, task.ccdid, task.qid) for task in quadrants if task.chosen() == ["alerts"]]
 
     def choose(self) -> list:
         return sorted({name.filename for name in self.names()})

@@ -11,6 +11,7 @@ from ztfluigi.model.config.broker import BrokerConfig
 from ztfluigi.model.config.detector import ArtifactConfig, BackgroundConfig, DetectorConfig, MasterConfig, OverscanConfig, StackConfig
 from ztfluigi.model.config.astrometry import AstrometryConfig, DetectionConfig
 from ztfluigi.model.config.difference import DifferenceConfig, EventConfig, EventFilterConfig
+from ztfluigi.model.config.injection import InjectionConfig
 from ztfluigi.model.config.photometry import ApertureConfig, PsfConfig, PsfPhotometryConfig
 from ztfluigi.model.config.reference import ReferenceConfig, ReferenceInputsConfig
 from ztfluigi.model.config.zero_point import ZeroPointConfig
@@ -22,7 +23,7 @@ SECTIONS = {
     "artifacts": ArtifactConfig, "detection": DetectionConfig, "astrometry": AstrometryConfig, "psf": PsfConfig,
     "psf_photometry": PsfPhotometryConfig, "apertures": ApertureConfig, "zero_point": ZeroPointConfig, "reference_inputs": ReferenceInputsConfig,
     "reference": ReferenceConfig, "difference": DifferenceConfig, "events": EventConfig, "event_filter": EventFilterConfig, "alerts": AlertConfig,
-    "kafka": BrokerConfig,
+    "kafka": BrokerConfig, "injection": InjectionConfig,
 }
 """Every science section of `luigi.cfg` and the dataclass that documents it."""
 

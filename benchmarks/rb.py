@@ -1,0 +1,29 @@
+"""Real-bogus classifiers on skies that training never saw: efficiency by class at one false positive in a hundred, calibration."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.train import card, samples
+from benchmarks.truth import Case
+from ztfluigi.tasks.scoring import classifier
+
+SKIES, QUICK_SKIES = 6, 2
+FIRST_SKY = 50_000_000
+"""Numbers of these skies start here, far above those of training."""
+WANTED, CALIBRATED = 0.97, 0.1
+
+
+def measure(case: Case) -> None:
+    """Print the figures of one density: of `rb`, and the same of `drb`. Bogus events are those past the light filter, none of them planted."""
+    plane = case.density == "plane"
+    first = FIRST_SKY + 1000 * case.seed + 500 * plane
+    made = samples.join([samples.of_sky(case.density, first + k) for k in range(QUICK_SKIES if case.quick else SKIES)])
+    made = made.take(made.passed & ~made.planted)
+    both = classifier()
+    for name, scores in (("rb", both.trees.score(made.features)), ("drb", both.network.score(made.inputs))):
+        limit = card.threshold(scores, made.label)
+        for word, (share, number) in card.efficiency(scores, made.label, limit).items():
+            case.figure(f"{name}.efficiency_{word}", share, "fraction", number, WANTED)
+        case.figure(f"{name}.bogus", limit, "score", np.count_nonzero(made.label == samples.BOGUS), None)
+        case.figure(f"{name}.calibration", card.calibration_error(scores, made.label), "probability", len(scores), CALIBRATED)

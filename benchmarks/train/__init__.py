@@ -1,0 +1,1 @@
+"""Training of the real-bogus classifiers: `python -m benchmarks.train`."""
