@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks import chain, sky
 from benchmarks.meter import Meter, emit
-from ztfluigi.algorithms import apertures, artifacts, astrometry, background, catalogue, detection, psf, psf_photometry
+from ztfluigi.algorithms import apertures, artifacts, astrometry, background, catalogue, detection, extraction, psf, psf_photometry
 from ztfluigi.algorithms.warm import load_kernels
 
 EPOCHS = 5
@@ -19,6 +19,7 @@ PHASE1 = ("split", "calibrate", "background", "detect", "mask", "astrometry", "c
 PHASE2 = ("difference_read", "subtract", "events", "difference_write", "packets")
 
 WATCHED = ((background, "estimate", "background"), (detection, "detect", "detect"), (detection, "image_fwhm", "detect"),
+           (extraction, "segment", "detect"), (extraction, "starts", "detect"),
            *((artifacts, name, "mask") for name in ("mask_saturation", "mask_cosmic_rays", "mask_tracks", "mask_ghosts")),
            (astrometry, "solve", "astrometry"), (psf, "build_psf", "psf"), (psf_photometry, "fit_catalogue", "psf_photometry"),
            (apertures, "measure", "apertures"), (apertures, "aperture_corrections", "apertures"),

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from tests.algorithms.star_field import GAIN, add_gaussian, detections, grid_places, observe
-from ztfluigi.algorithms.apertures import aperture_corrections, measure
+from ztfluigi.algorithms import apertures
+from ztfluigi.algorithms.apertures import aperture_corrections
+from ztfluigi.algorithms.extraction import segment
 from ztfluigi.algorithms.psf_photometry import fit_catalogue
 from ztfluigi.model.columns import FIXED_APERTURES_PIX, dtype_of
 from ztfluigi.model.maskbits import Mask
@@ -14,6 +16,10 @@ from ztfluigi.model.wcs import TpvWcs
 
 SIZE, WIDTH = 256, 1.1
 WCS = TpvWcs((128.5, 128.5), (150.0, 20.0), ((-2.8e-4, 0.0), (0.0, 2.8e-4)))
+
+
+def measure(data, rms, mask, **options):
+    return apertures.measure(segment(data, rms, mask), rms, mask, **options)
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,7 @@ def test_gather_bits_is_an_or_over_five_by_five():
 
 
 def test_crowding_beyond_the_pixel_stack_is_survived(monkeypatch):
-    monkeypatch.setattr("ztfluigi.algorithms.detection._PIXSTACK", 2000)
+    monkeypatch.setattr("ztfluigi.algorithms.extraction._PIXSTACK", 2000)
     image, rms, x, y, _ = starfield(11, n=100)
     found = detect(image, rms, np.zeros(image.shape, "u2"))
     assert matched(found, x, y)[1].max() < 1.0

@@ -7,24 +7,21 @@ import sep
 from scipy.spatial import cKDTree
 
 from ztfluigi.algorithms import aperture_kernels as kernels
+from ztfluigi.algorithms.extraction import Sources, flux_error
 from ztfluigi.model.columns import FIXED_APERTURES_PIX, dtype_of
 from ztfluigi.model.config.photometry import ApertureConfig
 from ztfluigi.model.maskbits import UNUSABLE, Mask
 from ztfluigi.model.sexcat import SEXCAT
 
-#: Pixels without any sky: not searched and not summed (their share of an aperture is filled with its mean).
-_BLIND = int(Mask.TRACK | Mask.SPIKE | Mask.DEAD | Mask.NAN)
-_PIXSTACK, _OBJECTS_PER_FRAME = 1_000_000, 4096
 
-
-def measure(data: np.ndarray, rms: np.ndarray, mask: np.ndarray, *, wcs, gain: float,
+def measure(sources: Sources, rms: np.ndarray, mask: np.ndarray, *, wcs, gain: float,
             config: ApertureConfig = ApertureConfig()) -> np.ndarray:
-    """Aperture catalogue of a background-subtracted image, with its own detection; structured array of `SEXCAT` in order of detection.
+    """Aperture catalogue of the sources of a background-subtracted image; structured array of `SEXCAT` in their order.
 
     Parameters
     ----------
-    data, rms : float32 (ny, nx) [DN], `rms` of the background. mask : uint16. Pixels with TRACK, SPIKE, DEAD or NAN bits, or not
-        finite, are left out of detections and sums. wcs : TpvWcs or None (world columns NaN). gain : [electron/DN].
+    sources : what `extraction.segment` found; unusable pixels are left out of all sums. rms : float32 (ny, nx) [DN], of the
+        background. mask : uint16, for flags. wcs : TpvWcs or None (world columns NaN). gain : [electron/DN].
 
     Notes
     -----
@@ -33,13 +30,8 @@ def measure(data: np.ndarray, rms: np.ndarray, mask: np.ndarray, *, wcs, gain: f
     surface-brightness ratio of 0.2. Windowed columns are NaN where the centroid does not converge. Without any detection the array is
     empty. Isophotal positions and moments are those of the filtered image, as SExtractor's are.
     """
-    data = np.ascontiguousarray(data, np.float32)
+    found, segments, data, bad = sources.found, sources.segments, sources.data, sources.bad
     rms = np.ascontiguousarray(rms, np.float32)
-    bad = (mask & np.uint16(_BLIND)) != 0
-    bad |= ~np.isfinite(data) | ~(rms > 0)
-    if bad.any():
-        data = np.where(bad, np.float32(0.0), data)
-    found, segments = _extract(data, rms, bad, config)
     table = np.zeros(len(found), dtype_of(SEXCAT))
     if not len(found):
         return table
@@ -51,29 +43,11 @@ def measure(data: np.ndarray, rms: np.ndarray, mask: np.ndarray, *, wcs, gain: f
         table[f"ISO{n}"] = areas[:, n]
     table["IMAFLAGS_ISO"], table["NIMAFLAGS_ISO"] = bits, masked
     table["FWHM_IMAGE"] = _core_fwhm(areas, found["thresh"], found["peak"])
-    sky_noise = rms[np.clip(found["ypeak"], 0, None), np.clip(found["xpeak"], 0, None)].astype(float)
-    crowded = _fluxes(table, found, data, rms, bad, segments, sky_noise, gain, config)
+    crowded = _fluxes(table, found, data, rms, bad, segments, gain, config)
     table["FLAGS"] |= np.where(crowded, 1, 0) | np.where(bits & int(Mask.SATURATED), 4, 0)
     _windowed(table, found, data, rms, bad, gain)
     _world(table, found, wcs)
     return table
-
-
-def _extract(data, rms, bad, config: ApertureConfig):
-    # A crowded field overflows the stack of pixels or the list of blends: try again with more room rather than lose the frame.
-    pixstack, objects = _PIXSTACK, _OBJECTS_PER_FRAME
-    for _ in range(4):
-        sep.set_extract_pixstack(pixstack)
-        sep.set_sub_object_limit(objects)
-        try:
-            return sep.extract(data, config.threshold, err=rms, mask=bad if bad.any() else None, minarea=config.min_area,
-                               filter_type="conv", deblend_nthresh=config.deblend_levels, deblend_cont=config.deblend_contrast,
-                               segmentation_map=True)
-        except Exception as error:  # sep raises bare Exception
-            if "pixel buffer" not in str(error) and "deblending overflow" not in str(error):
-                raise
-            pixstack, objects = 4 * pixstack, 4 * objects
-    raise MemoryError(f"more than {pixstack} pixels above the threshold of {config.threshold} sigma")
 
 
 def _positions(table, found) -> None:
@@ -115,7 +89,7 @@ def _store(table, kind: str, flux, fluxerr) -> None:
         table[f"{name}_{kind}"] = value
 
 
-def _fluxes(table, found, data, rms, bad, segments, sky_noise, gain, config) -> np.ndarray:
+def _fluxes(table, found, data, rms, bad, segments, gain, config) -> np.ndarray:
     """All fluxes and radii; returns where neighbours or bad pixels disturb the Kron ellipse."""
     x, y, theta = found["x"], found["y"], np.clip(found["theta"], -np.pi / 2, np.pi / 2)
     a, b = np.maximum(found["a"], 0.1), np.maximum(found["b"], 0.1)
@@ -128,7 +102,7 @@ def _fluxes(table, found, data, rms, bad, segments, sky_noise, gain, config) -> 
     table["FLAGS"] |= np.where(flag & sep.APER_TRUNC, 16, 0).astype(np.int16)
     _store(table, "APER", columns[0], columns[1])
     iso = found["flux"].astype(float)
-    iso_error = np.sqrt(found["npix"] * sky_noise**2 + np.maximum(iso, 0.0) / gain)
+    iso_error = flux_error(found, rms, gain)
     _store(table, "ISO", iso, iso_error)
     # Flux outside the isophote of a Gaussian (SExtractor manual, section on isophotal-corrected magnitudes).
     share = np.clip(found["tnpix"] * found["thresh"] / np.maximum(iso, 1e-9), 0.0, None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ztfluigi.algorithms import apertures, background, detection, limits, psf, psf_photometry, quality
+from ztfluigi.algorithms import apertures, background, extraction, limits, psf, psf_photometry, quality
 from ztfluigi.algorithms.photometric_calibration import ZeroPoint, fit_zero_point
 from ztfluigi.model.errors import Unusable
 from ztfluigi.model.images import Calibrated
@@ -55,10 +55,11 @@ def measure_quadrant(image: Calibrated, *, config: Mapping[str, object], ps1: np
         sky = background.estimate(image.data, image.mask, config=config["background"])
         metrics |= {"background_dn": sky.median, "noise_dn": sky.median_rms}
         residual = image.data - sky.level
-        detections = detection.detect(residual, sky.rms, image.mask, gain=image.gain, config=config["detection"])
+        sources = extraction.segment(residual, sky.rms, image.mask, config["apertures"])
+        detections = extraction.starts(sources, sky.rms, image.gain)
         model, found = psf.build_psf(residual, image.sigma, image.mask, detections, config=config["psf"])
     psfcat, _ = psf_photometry.fit_catalogue(residual, image.sigma, image.mask, detections, model, image.wcs, config=config["psf_photometry"])
-    sexcat = apertures.measure(residual, sky.rms, image.mask, wcs=image.wcs, gain=image.gain, config=config["apertures"])
+    sexcat = apertures.measure(sources, sky.rms, image.mask, wcs=image.wcs, gain=image.gain, config=config["apertures"])
     apcor, apcorun = apertures.aperture_corrections(psfcat, sexcat)
     metrics |= {**found, "n_psf_sources": len(psfcat), "n_sex_sources": len(sexcat)}
     fitted = None

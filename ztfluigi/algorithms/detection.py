@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import sep
 
 from ztfluigi.algorithms.centroid import add_sources, fit_positions, fit_widths, fwhm_of, gather_bits
+from ztfluigi.algorithms.extraction import extract
 from ztfluigi.model.columns import Column, dtype_of
 from ztfluigi.model.config.astrometry import DetectionConfig
 from ztfluigi.model.maskbits import UNUSABLE, Mask
@@ -27,9 +27,7 @@ DETECTION = (
     Column("mask_bits", "u2", "", "OR of the mask bits in the 5 x 5 pixels at the source"),
 )
 
-_PIXSTACK = 1_000_000
 _PIXEL_FWHM = 2.3548 / np.sqrt(12.0)  # of a Gaussian with the variance of a square pixel
-_OBJECTS_PER_FRAME = 4096
 _WINGS = (0.1, 0.3, 0.5, 0.7)  # trial flux fractions of the profile's wing
 #: Pixels that hold no sky at all; saturated ones stay in so that a bright star remains one source.
 _BLIND = int(Mask.TRACK | Mask.DEAD | Mask.NAN)
@@ -53,7 +51,7 @@ def detect(data, rms, mask, *, gain: float | None = None, config: DetectionConfi
     rms = np.ascontiguousarray(rms, np.float32)
     blind = (mask & _BLIND) != 0
     blind |= ~np.isfinite(data) | ~(rms > 0)
-    found = _extract(data, rms, blind if blind.any() else None, config)
+    found = extract(data, rms, blind, config)
     sources = np.zeros(found.size, dtype_of(DETECTION))
     if not found.size:
         return sources
@@ -76,23 +74,6 @@ def image_fwhm(detections) -> float:
     # Galaxies and blends only ever widen: the lower half of the distribution holds the stars.
     widths = np.sort(detections["fwhm"][stars])
     return float(np.median(widths[: max(1, int(0.7 * widths.size))])) if widths.size > 10 else float(np.median(widths))
-
-
-def _extract(data, rms, blind, config: DetectionConfig) -> np.ndarray:
-    # No cleaning: it takes half of the time in a crowded field and drops real neighbours; the fit below subtracts the wings instead.
-    # A crowded field overflows the stack of pixels or the list of blends: try again with more room rather than lose the frame.
-    pixstack, objects = _PIXSTACK, _OBJECTS_PER_FRAME
-    for _ in range(4):
-        sep.set_extract_pixstack(pixstack)
-        sep.set_sub_object_limit(objects)
-        try:
-            return sep.extract(data, config.threshold, err=rms, mask=blind, minarea=config.min_area, filter_type="conv",
-                               deblend_nthresh=config.deblend_levels, deblend_cont=config.deblend_contrast, clean=False)
-        except Exception as error:  # sep raises bare Exception
-            if "pixel buffer" not in str(error) and "deblending overflow" not in str(error):
-                raise
-            pixstack, objects = 4 * pixstack, 4 * objects
-    raise MemoryError(f"more than {pixstack} pixels above the threshold of {config.threshold} sigma")
 
 
 def _clean(sources) -> np.ndarray:
