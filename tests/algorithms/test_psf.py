@@ -72,6 +72,15 @@ def test_galaxies_cosmic_rays_and_neighbours_do_not_matter():
     assert np.abs(psf.render(128, 128) - truth(2.0)).max() < 0.02 * truth(2.0).max()
 
 
+def test_wings_are_free_of_the_noise_of_single_stars():
+    """A star a hundred times brighter than those of the PSF must not be surrounded by what their noise left in the table."""
+    rng, x, y, flux, scene = field(lambda _x, _y: 0.85)
+    psf, _ = build_psf(*observe(scene, rng), detections(x, y, flux, rng))
+    offset = np.arange(-12, 13)
+    wings = psf.render(128, 128)[np.hypot(offset[:, None], offset) > 6]
+    assert np.abs(wings).max() < 1.5e-5
+
+
 def test_few_stars_give_a_constant_psf_and_fewer_none():
     rng, x, y, flux, scene = field(lambda _x, _y: 0.85, step=60)
     observed = observe(scene, rng)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ztfluigi.algorithms import apertures, background, extraction, limits, psf, psf_photometry, quality
+from ztfluigi.algorithms.confusion import add_confusion
 from ztfluigi.algorithms.photometric_calibration import ZeroPoint, fit_zero_point
 from ztfluigi.model.errors import Unusable
 from ztfluigi.model.images import Calibrated
@@ -59,6 +60,8 @@ def measure_quadrant(image: Calibrated, *, config: Mapping[str, object], ps1: np
         detections = extraction.starts(sources, sky.rms, image.gain)
         model, found = psf.build_psf(residual, image.sigma, image.mask, detections, config=config["psf"])
     psfcat, _ = psf_photometry.fit_catalogue(residual, image.sigma, image.mask, detections, model, image.wcs, config=config["psf_photometry"])
+    depth = limits.limiting_magnitude(psfcat, 0.0)  # of the noise: the limit of an isolated source
+    metrics["confusion_dn"] = add_confusion(psfcat, model)
     sexcat = apertures.measure(sources, sky.rms, image.mask, wcs=image.wcs, gain=image.gain, config=config["apertures"])
     apcor, apcorun = apertures.aperture_corrections(psfcat, sexcat)
     metrics |= {**found, "n_psf_sources": len(psfcat), "n_sex_sources": len(sexcat)}
@@ -73,7 +76,7 @@ def measure_quadrant(image: Calibrated, *, config: Mapping[str, object], ps1: np
         except Unusable as reason:
             metrics |= {"zero_point_failed": 1, **reason.numbers}
     if zero_point is not None:
-        metrics["maglim"] = limits.limiting_magnitude(psfcat, zero_point)
+        metrics["maglim"] = depth + zero_point
         centre = model.render((image.data.shape[1] - 1) / 2, (image.data.shape[0] - 1) / 2)
         metrics["maglim_theory"] = limits.theoretical_limit(sky.median_rms, centre, image.gain, zero_point)
     infobits, status = quality.judge_science(metrics)

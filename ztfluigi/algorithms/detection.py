@@ -35,7 +35,7 @@ _UNWEIGHTED = _BLIND | int(Mask.SATURATED | Mask.SPIKE | Mask.NOISY)
 
 
 def detect(data, rms, mask, *, gain: float | None = None, config: DetectionConfig = DetectionConfig()) -> np.ndarray:
-    """Detect sources; structured array of `DETECTION`, brightest first.
+    """Detect sources; structured array of `DETECTION`, brightest first, no more than `config.max_sources` of them.
 
     Parameters
     ----------
@@ -52,6 +52,8 @@ def detect(data, rms, mask, *, gain: float | None = None, config: DetectionConfi
     blind = (mask & _BLIND) != 0
     blind |= ~np.isfinite(data) | ~(rms > 0)
     found = extract(data, rms, blind, config)
+    if found.size > config.max_sources:
+        found = found[np.sort(np.argpartition(-found["flux"], config.max_sources)[:config.max_sources])]
     sources = np.zeros(found.size, dtype_of(DETECTION))
     if not found.size:
         return sources

@@ -13,8 +13,9 @@ class DetectionConfig:
 
     threshold: float = knob(1.5, "level above the background after the matched filter", unit="RMS", low=0.5, high=100.0)
     min_area: int = knob(4, "smallest number of connected pixels above the threshold", unit="pix", low=1, high=1000)
-    deblend_levels: int = knob(32, "number of deblending levels", low=1, high=64)
+    deblend_levels: int = knob(16, "number of deblending levels", low=1, high=64)
     deblend_contrast: float = knob(0.005, "smallest flux fraction of a deblended component", low=0.0, high=1.0)
+    max_sources: int = knob(10000, "brightest sources kept: more do not improve a solution", low=100)
     centroid_sweeps: int = knob(3, "Gauss-Newton sweeps over all sources, each with its neighbours subtracted", low=1, high=20)
     width_stars: int = knob(200, "brightest clean sources that measure the profile of the image", low=5, high=10000)
 
