@@ -29,7 +29,7 @@ PSFCAT = (
     Column("ra", "f8", "deg", "right ascension, ICRS"),
     Column("dec", "f8", "deg", "declination, ICRS"),
     Column("flux", "f4", "DN", "PSF-fit flux"),
-    Column("sigflux", "f4", "DN", "1-sigma uncertainty of flux"),
+    Column("sigflux", "f4", "DN", "1-sigma uncertainty of flux, confusion by unresolved neighbours included"),
     Column("mag", "f4", "mag", "instrumental magnitude, -2.5 log10(flux)"),
     Column("sigmag", "f4", "mag", "1-sigma uncertainty of mag"),
     Column("snr", "f4", "", "flux / sigflux"),

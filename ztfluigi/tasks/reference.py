@@ -113,7 +113,7 @@ class ReferenceCatalog(_OfCell, Product):
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
     version = "1.1.0"
-    sections = ("background", "detection", "psf", "psf_photometry", "apertures")
+    sections = ("background", "psf", "psf_photometry", "apertures")
     kernels = True
 
     def requires(self):

@@ -136,8 +136,8 @@ class SourceCatalog(OfQuadrant, Product):
     exposure = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
-    version = "1.1.0"
-    sections = ("background", "detection", "psf", "psf_photometry", "apertures", "zero_point")
+    version = "1.2.0"
+    sections = ("background", "psf", "psf_photometry", "apertures", "zero_point")
     kernels = True
 
     def requires(self):
