@@ -132,5 +132,11 @@ def pixel_mask(ccdid: int, qid: int) -> PurePosixPath:
     return PurePosixPath(f"ops/static/rc{rcid(ccdid, qid):02d}/calimg/ztf_c{ccdid:02d}_q{qid}_pmask.fits")
 
 
+def known_orbits(night: str) -> PurePosixPath:
+    """States of the known solar-system objects in one night; removable, rebuilt on request."""
+    code = night_code(night)
+    return PurePosixPath("ops/sso", code[:4], code[4:], f"ztf_{code}_knownorbits.fits")
+
+
 MPCORB = PurePosixPath("ops/static/sso/MPCORB.DAT")
 TRUTH = PurePosixPath("truth")

@@ -90,6 +90,11 @@ class Camera:
         """FITS pixel of a quadrant's centre."""
         return (self.shape[1] + 1) / 2.0, (self.shape[0] + 1) / 2.0
 
+    @property
+    def site(self) -> tuple[float, float, float]:
+        """The observatory: longitude (east) and latitude [deg], altitude [m]."""
+        return self.longitude_deg, self.latitude_deg, self.altitude_m
+
     def nominal_wcs(self, ccdid: int, qid: int, ra: float, dec: float) -> TpvWcs:
         """Where a quadrant looks when the field centre is (ra, dec) [deg]: x to the west, y to the south, distortion prior included."""
         east, north = self.amplifier(ccdid, qid).offset_deg

@@ -15,12 +15,13 @@ import numpy as np
 
 from targets import paths
 from targets.codecs import catalog as catalog_codec
-from ztfluigi.algorithms import packets
+from ztfluigi.algorithms import packets, solar_system
 from ztfluigi.algorithms.sky_index import SkyIndex
 from ztfluigi.model.errors import BadInput
 from ztfluigi.model.ids import SkyCell
 from ztfluigi.services import candidates, coverage
-from ztfluigi.tasks.settings import root
+from ztfluigi.tasks.known_orbits import KnownOrbits
+from ztfluigi.tasks.settings import camera, configuration, root
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,21 @@ def gaia(seen: Candidates) -> Around:
         return Around({}, f"no Gaia neighbours: {error.reason}")
 
 
-SOURCES = (counts, ps1, gaia)
+def known_objects(seen: Candidates) -> Around:
+    """The nearest known solar-system object at the middle of the exposure."""
+    config = configuration("known_orbits")
+    try:
+        if not config.use:
+            raise BadInput("[known_orbits] use is false")
+        ra, dec, radius = solar_system.cone_around(seen.ra, seen.dec)
+        places = solar_system.predict(KnownOrbits.of_exposure(seen.exposure).states(), jd_utc=seen.jd + 0.5 * seen.exptime / 86400.0,
+                                      site=camera().site, ra=ra, dec=dec, radius_deg=radius, faintest=config.faintest_mag)
+        return Around(solar_system.nearest_known(seen.ra, seen.dec, places))
+    except BadInput as error:
+        return Around({}, f"no solar-system neighbours: {error.reason}")
+
+
+SOURCES = (counts, ps1, gaia, known_objects)
 """Every source of context, in the order of their notes."""
 
 

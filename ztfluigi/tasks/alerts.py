@@ -20,6 +20,7 @@ from ztfluigi.tasks import alert_context, alert_history
 from ztfluigi.tasks.alert_context import Candidates
 from ztfluigi.tasks.base import Built, Product
 from ztfluigi.tasks.difference import DifferenceImage
+from ztfluigi.tasks.known_orbits import KnownOrbits
 from ztfluigi.tasks.reference import usable_reference
 from ztfluigi.tasks.science import OfQuadrant
 from ztfluigi.tasks.settings import configuration, root
@@ -43,8 +44,8 @@ class AlertPackets(OfQuadrant, Product):
     exposure = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
-    version = "1.1.0"
-    sections = ("alerts",)
+    version = "1.2.0"
+    sections = ("alerts", "known_orbits")
 
     def difference(self) -> DifferenceImage:
         return DifferenceImage(self.exposure, self.ccdid, self.qid)
@@ -55,11 +56,17 @@ class AlertPackets(OfQuadrant, Product):
                  if name.type == "o" and name.exposure < self.exposure and (name.field, name.ccdid) == (self.name.field, self.ccdid)]
         return [task for task in tasks if usable_reference(task.cell)]
 
+    def known_orbits(self) -> list[KnownOrbits]:
+        return [KnownOrbits.of_exposure(self.exposure)] if configuration("known_orbits").use else []
+
     def requires(self):
-        return [self.difference(), *self.earlier()]
+        return [*self.ingredients(), *self.earlier()]
 
     def ingredients(self):
-        return [self.difference()]
+        return [self.difference(), *self.known_orbits()]
+
+    def gates(self):
+        return [self.difference()]  # without known orbits packets go out all the same, and say so
 
     def files(self):
         return {"packets": paths.science(self.name, self.qid, "alerts.tar.gz")}

@@ -12,6 +12,7 @@ from ztfluigi.model.config.detector import ArtifactConfig, BackgroundConfig, Det
 from ztfluigi.model.config.astrometry import AstrometryConfig, DetectionConfig
 from ztfluigi.model.config.difference import DifferenceConfig, EventConfig, EventFilterConfig
 from ztfluigi.model.config.injection import InjectionConfig
+from ztfluigi.model.config.known_orbits import KnownOrbitsConfig
 from ztfluigi.model.config.photometry import ApertureConfig, PsfConfig, PsfPhotometryConfig
 from ztfluigi.model.config.reference import ReferenceConfig, ReferenceInputsConfig
 from ztfluigi.model.config.zero_point import ZeroPointConfig
@@ -23,7 +24,7 @@ SECTIONS = {
     "artifacts": ArtifactConfig, "detection": DetectionConfig, "astrometry": AstrometryConfig, "psf": PsfConfig,
     "psf_photometry": PsfPhotometryConfig, "apertures": ApertureConfig, "zero_point": ZeroPointConfig, "reference_inputs": ReferenceInputsConfig,
     "reference": ReferenceConfig, "difference": DifferenceConfig, "events": EventConfig, "event_filter": EventFilterConfig, "alerts": AlertConfig,
-    "kafka": BrokerConfig, "injection": InjectionConfig,
+    "kafka": BrokerConfig, "injection": InjectionConfig, "known_orbits": KnownOrbitsConfig,
 }
 """Every science section of `luigi.cfg` and the dataclass that documents it."""
 
