@@ -113,7 +113,10 @@ def test_history_by_position(database):
         store(database, pid, [event(pid, 0, *near, fate="packet"), event(pid, 1, *far), event(pid, 2, 151.0, 20.0)])
     found, nothing = candidates.history([place[0], 10.0], [place[1], 10.0], jd_of(pids[0]), jd_of(pids[3]))
     assert [r["pid"] for r in found] == pids[:3] and nothing == []
-    assert set(found[0]) == {*candidates.HISTORY, "objectid", "fate"} and found[0]["tblid"] == 0 and found[0]["fate"] == "packet"
+    assert tuple(found[0]) == candidates.HISTORY and found[0]["tblid"] == 0
+    with database.transaction() as cursor:
+        candidates.update_events(cursor, pids[1], [{"candid": found[1]["candid"], "ssnamenr": "110778", "ndethist": 3}])
+    assert [r["ssnamenr"] for r in candidates.history(*place, jd_of(pids[0]), jd_of(pids[3]))[0]] == [None, "110778", None]
     assert [r["pid"] for r in candidates.history(*place, jd_of(pids[0]) + 1, 2459000)[0]] == pids[1:]
     assert [len(r) for r in candidates.history([150.0, 150.0], [20.0, 20.0 + 1.6 * ARCSEC], 0, 2459000)] == [4, 4]  # each its own
     assert candidates.history([], [], 0, 2459000) == []

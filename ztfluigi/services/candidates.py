@@ -55,6 +55,22 @@ def ensure_partition(nid: int, rcid: int) -> str:
     return name
 
 
+def prepare(nids: Iterable[int], channels: Iterable[int]) -> int:
+    """Make the partitions and the view of nights to come, by night id and readout channel; how many partitions there were to make.
+
+    Asked daily (paper 2.3), so that no product of the night waits for one.
+    """
+    wanted = [(nid, rcid) for nid in nids for rcid in channels]
+    with database.separate_transaction() as cursor:
+        cursor.execute("select nid, rcid from unnest(%s::int[], %s::int[]) as q (nid, rcid) where to_regclass("
+                       "'candidates_n' || lpad(nid::text, 5, '0') || '_rc' || lpad(rcid::text, 2, '0')) is null order by nid, rcid",
+                       ([nid for nid, _ in wanted], [rcid for _, rcid in wanted]))
+        missing = cursor.fetchall()
+        for row in missing:
+            cursor.execute("select ensure_partition(%s, %s)", (row["nid"], row["rcid"]))
+    return len(missing)
+
+
 def replace_events(cursor, pid: int, provid: str, nid: int, rcid: int, rows: np.ndarray | Sequence[Mapping]) -> int:
     """Put the events of one difference image in the place of those it had; the number written.
 
@@ -71,7 +87,7 @@ def replace_events(cursor, pid: int, provid: str, nid: int, rcid: int, rows: np.
     if unknown := set(values) - set(columns()):
         raise ValueError(f"candidates have no column {', '.join(sorted(unknown))}")
     cursor.execute(f"delete from {partition} where run = %s and candid >= %s and candid < %s", (run, pid * 10**6, (pid + 1) * 10**6))
-    cursor.execute("delete from event_sets where run = %s and pid = %s", (run, pid))
+    cursor.execute("delete from detections where run = %s and candid >= %s and candid < %s", (run, pid * 10**6, (pid + 1) * 10**6))
     if n and any(candid // 10**6 != pid for candid in values["candid"]):
         raise ValueError(f"not every candid is of pid {pid}")
     pixels = healpix.index(np.array(values["ra"], float), np.array(values["dec"], float)) if n else np.zeros(0, np.int64)
@@ -79,10 +95,9 @@ def replace_events(cursor, pid: int, provid: str, nid: int, rcid: int, rows: np.
         values |= {"run": [run] * n, "provid": [provid] * n, "pid": [pid] * n, "nid": [nid] * n, "rcid": [rcid] * n, "hpx": pixels.tolist()}
         text = "\n".join("\t".join(row) for row in zip(*([_copy_text(v) for v in column] for column in values.values()))) + "\n"
         cursor.copy_expert(f"copy {partition} ({', '.join(values)}) from stdin", io.StringIO(text))
-    cursor.execute("insert into event_sets (run, pid, provid, nid, rcid, field, jd, events, cells) "
-                   "values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                   (run, pid, provid, nid, rcid, values["field"][0] if n else None, values["jd"][0] if n else 0.0, n,
-                    healpix.cells(pixels).tolist()))
+        names = ", ".join(("run", "hpx", *HISTORY))
+        cursor.execute(f"insert into detections ({names}) select {names} from {partition} where run = %s and candid >= %s and candid < %s",
+                       (run, pid * 10**6, (pid + 1) * 10**6))
     return n
 
 
@@ -91,15 +106,20 @@ def update_events(cursor, pid: int, rows: np.ndarray | Sequence[Mapping]) -> int
     values = _columns_of(rows)
     if not len(rows):
         return 0
-    partition = ensure_partition(*night_and_channel(pid))
-    types = columns()
     names = [name for name in values if name != "candid"]
-    template = "(%s::bigint, " + ", ".join(f"%s::{types[name]}" for name in names) + ")"
+    touched = _update(cursor, ensure_partition(*night_and_channel(pid)), names, values)
+    if by_place := [name for name in names if name in HISTORY]:
+        _update(cursor, "detections", by_place, values)
+    return touched
+
+
+def _update(cursor, table: str, names: Sequence[str], values: Mapping[str, list]) -> int:
+    types = columns()
     tuples = [tuple(_null(v) for v in row) for row in zip(values["candid"], *(values[name] for name in names))]
     touched = psycopg2.extras.execute_values(
-        cursor, f"update {partition} t set {', '.join(f'{name} = v.{name}' for name in names)} "
+        cursor, f"update {table} t set {', '.join(f'{name} = v.{name}' for name in names)} "
         f"from (values %s) as v (candid, {', '.join(names)}) where t.candid = v.candid and t.run = '{settings().run}' returning 1",
-        tuples, template=template, page_size=len(tuples), fetch=True)
+        tuples, template="(%s::bigint, " + ", ".join(f"%s::{types[name]}" for name in names) + ")", page_size=len(tuples), fetch=True)
     return len(touched)
 
 
@@ -122,11 +142,11 @@ def numbered(pid: int) -> np.ndarray:
 
 
 def history(ra, dec, jd_from: float, jd_to: float, *, radius_arcsec: float = MATCH_RADIUS_ARCSEC) -> list[list[dict]]:
-    """Earlier detections at many positions: for each, rows with the `prv_candidate` fields, `objectid` and `fate`, by time.
+    """Earlier detections at many positions: for each, rows with the `prv_candidate` fields, by time.
 
     Every event counts, whatever its fate; the interval is jd_from <= jd < jd_to.
     """
-    return _detections(ra, dec, jd_from, jd_to, radius_arcsec, (*HISTORY, "objectid", "fate"))
+    return _detections(ra, dec, jd_from, jd_to, radius_arcsec, HISTORY)
 
 
 def detection_counts(candid, ra, dec, jd: float, *, field: int, rcid: int) -> list[tuple[int, float, float]]:
@@ -148,19 +168,12 @@ def _detections(ra, dec, jd_from, jd_to, radius_arcsec, wanted, *, field=None, r
     position, pixel = healpix.disc_pixels(ra, dec, radius_arcsec)
     times = {"from": jd_from if np.isfinite(jd_from) else 0.0, "to": jd_to, "run": settings().run, "field": field, "rcid": rcid}
     same = "and field = %(field)s and rcid = %(rcid)s " if field is not None else ""
-    # The sets of events that lie near say which partitions can hold anything: a few, of thousands.
-    sets = database.query("select distinct nid, rcid from event_sets where run = %(run)s and cells && %(cells)s "
-                          "and jd >= %(from)s and jd < %(to)s " + same, times | {"cells": healpix.cells(pixel).tolist()})
-    if not sets:
-        return found
     names = ", ".join(dict.fromkeys((*wanted, "jd", "candid", "ra", "dec", "hpx")))
-    # One index probe a pixel and partition, whatever the planner believes about tables it has no statistics of (hence `offset 0`).
+    # One index probe a pixel, whatever the planner believes about a table it has no statistics of (hence `offset 0`).
     rows = database.query(
-        f"select c.* from unnest(%(pixels)s::bigint[]) as p (pixel) cross join lateral (select {names} from candidates where hpx = pixel "
-        "and run = %(run)s and nid = any(%(nights)s) and rcid = any(%(channels)s) and jd >= %(from)s and jd < %(to)s "
-        + same + "offset 0) c order by c.jd, c.candid",
-        times | {"nights": sorted({s["nid"] for s in sets}), "channels": sorted({s["rcid"] for s in sets}),
-                 "pixels": np.unique(pixel).tolist()})
+        f"select c.* from unnest(%(pixels)s::bigint[]) as p (pixel) cross join lateral (select {names} from detections where hpx = pixel "
+        f"and run = %(run)s and jd >= %(from)s and jd < %(to)s {same} offset 0) c order by c.jd, c.candid",
+        times | {"pixels": np.unique(pixel).tolist()})
     owners = defaultdict(list)
     for p, x in zip(position.tolist(), pixel.tolist()):
         owners[x].append(p)
