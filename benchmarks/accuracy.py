@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import astrometry, catalogue, difference, events, inject, mask, photometry, rb, real, reference
+from benchmarks import alerts, astrometry, catalogue, difference, events, inject, mask, photometry, rb, real, reference
 from benchmarks.truth import SUFFIX, Case
 
 AREAS = {"mask": mask.measure, "astrometry": astrometry.measure, "photometry": photometry.measure, "catalogue": catalogue.measure,
@@ -10,7 +10,7 @@ AREAS = {"mask": mask.measure, "astrometry": astrometry.measure, "photometry": p
          "rb": rb.measure}
 """Area -> function that prints its figures for one case."""
 
-ONCE = {"real": real.measure}
+ONCE = {"real": lambda **_: real.measure(), "alerts": alerts.measure}
 """Area -> function that prints figures which no simulated sky changes."""
 
 
@@ -23,4 +23,4 @@ def run(area: str | None, *, quick: bool, seed: int) -> None:
                 measure(case)
     for name, measure in ONCE.items():
         if area in (None, name):
-            measure()
+            measure(quick=quick, seed=seed)
