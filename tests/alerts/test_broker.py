@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.xdist_group("kafka"), pytest.mark.kafka, pytest.mark.d
 
 def publish(topic: str, packets: dict[int, bytes], at: str | None = None) -> broker.Sent:
     with broker.Publisher(at) as publisher:
-        return publisher.send(topic, [(str(candid).encode(), packet) for candid, packet in packets.items()])
+        return publisher.send((topic, str(candid).encode(), packet) for candid, packet in packets.items())
 
 
 @pytest.mark.real
@@ -99,7 +99,7 @@ def test_mirror_to_a_second_cluster_loses_nothing_when_that_one_dies(named, tmp_
         with pytest.raises(Transient):
             for batch in broker.read(["copied"], group="ztf-mirror", limit=1000):
                 with broker.Publisher(other.at) as publisher:
-                    assert not publisher.send("copied", [(m.key, m.value) for m in batch]).trouble
+                    assert not publisher.send(("copied", m.key, m.value) for m in batch).trouble
                 other.kill()
                 broker.mirror(["copied"], other.at)
         other.start()

@@ -1,5 +1,6 @@
 """The embedded server under the things that happen to servers: races, kills, copies, moves, private folders, other users."""
 
+import io
 import os
 import pwd
 import shutil
@@ -72,13 +73,15 @@ def test_killed_server_comes_back_with_every_sealed_row(own_root):
     assert kept() == ["after", "before", "third"]
 
 
-def test_loss_within_a_transaction_is_transient(own_root):
+@pytest.mark.parametrize("write", [lambda cursor: cursor.execute("insert into kept values ('lost')"),
+                                   lambda cursor: cursor.copy_expert("copy kept from stdin", io.StringIO("lost\n"))])
+def test_loss_within_a_transaction_is_transient(own_root, write):
     keep("before")
     with pytest.raises(Transient, match="the database gave up"):
         with database.transaction() as cursor:
             cursor.execute("insert into kept values ('lost')")
             kill_server(own_root)
-            cursor.execute("insert into kept values ('lost')")
+            write(cursor)
     assert kept() == ["before"]
 
 

@@ -13,7 +13,7 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +100,7 @@ class Publisher:
         self._topics: set[str] = set()
         limits = {"delivery_timeout_ms": int(1000 * self.timeout_s), "request_timeout_ms": max(int(500 * self.timeout_s), 500),
                   "max_block_ms": int(1000 * self.timeout_s)}
-        self._producer = _client(load().KafkaProducer, self.at, acks="all", enable_idempotence=True, linger_ms=5, batch_size=1_000_000,
+        self._producer = _client(load().KafkaProducer, self.at, acks="all", enable_idempotence=True, linger_ms=50, batch_size=1_000_000,
                                  max_request_size=MAX_MESSAGE_BYTES, allow_auto_create_topics=False, **limits)
 
     def __enter__(self) -> Publisher:
@@ -109,28 +109,35 @@ class Publisher:
     def __exit__(self, kind, value, traceback) -> None:
         self._producer.close(timeout=self.timeout_s if kind is None else 0)
 
-    def send(self, topic: str, messages: Sequence[tuple[bytes | None, bytes]]) -> Sent:
-        """Send (key, value) pairs and wait for the answers; what is wrong with one message does not stop the others."""
-        errors, futures, trouble = load().errors, [], ""
-        try:
-            self._ensure(topic)
-            for key, value in messages:
-                try:
-                    futures.append(self._producer.send(topic, value, key=key))
-                except errors.MessageSizeTooLargeError:
-                    futures.append(f"its {len(value)} bytes are more than the {MAX_MESSAGE_BYTES} a message may have")
-            self._producer.flush(self.timeout_s)
-        except errors.KafkaError as error:
-            trouble = _trouble(error, self.at).reason
-        answers = [self._answer(topic, future) for future in futures]
-        failed = [future.exception for future, answer in zip(futures, answers) if answer is None and future.failed()]
+    def send(self, messages: Iterable[tuple[str, bytes | None, bytes]]) -> Sent:
+        """Send (topic, key, value) and wait for the answers; the first are on their way while the last are still being made.
+
+        What is wrong with one message does not stop the others.
+        """
+        errors, answered, trouble = load().errors, [], ""
+        messages = iter(messages)
+        for topic, key, value in messages:
+            try:
+                self._ensure(topic)
+                answered.append((topic, self._producer.send(topic, value, key=key)))
+            except errors.MessageSizeTooLargeError:
+                answered.append((topic, f"its {len(value)} bytes are more than the {MAX_MESSAGE_BYTES} a message may have"))
+            except errors.KafkaError as error:
+                answered.append((topic, None))
+                trouble = _trouble(error, self.at).reason
+                break
+        answered += [(topic, None) for topic, _, _ in messages]
+        with contextlib.suppress(errors.KafkaError):  # said by the futures
+            self._producer.flush(0 if trouble else self.timeout_s)
+        answers = [self._answer(topic, future) for topic, future in answered]
+        failed = [future.exception for (_, future), answer in zip(answered, answers) if answer is None and future is not None and future.failed()]
         if not trouble and None in answers:
             trouble = _trouble(failed[0], self.at).reason if failed else f"the broker at {self.at} did not answer in {self.timeout_s:g} s"
-        return Sent(answers + [None] * (len(messages) - len(answers)), trouble)
+        return Sent(answers, trouble)
 
     @staticmethod
     def _answer(topic: str, future) -> Placed | str | None:
-        if isinstance(future, str):
+        if future is None or isinstance(future, str):
             return future
         if future.succeeded():
             return Placed(topic, future.value.partition, future.value.offset)
@@ -207,12 +214,11 @@ def mirror(topics: Sequence[str], destination: str, *, group: str = "ztf-mirror"
     copied = 0
     with Publisher(destination) as publisher:
         for batch in read(topics, group=group, follow=follow):
-            for topic in {message.place.topic for message in batch}:
-                sent = publisher.send(topic, [(message.key, message.value) for message in batch if message.place.topic == topic])
-                if sent.trouble:
-                    raise Transient(sent.trouble)
-                if refused := [answer for answer in sent.answers if isinstance(answer, str)]:
-                    raise BadInput(f"a message of {topic} cannot be copied to {destination}: {refused[0]}")
+            sent = publisher.send((message.place.topic, message.key, message.value) for message in batch)
+            if refused := [answer for answer in sent.answers if isinstance(answer, str)]:
+                raise BadInput(f"a message of {', '.join(topics)} cannot be copied to {destination}: {refused[0]}")
+            if sent.trouble:
+                raise Transient(sent.trouble)
             copied += len(batch)
     return copied
 

@@ -79,7 +79,9 @@ def query(sql: str, args: Sequence | dict | None = None, *, rows: type = dict) -
                 found = cursor.fetchall()
                 names = [column.name for column in cursor.description]
             return found if rows is tuple else [dict(zip(names, row)) for row in found]
-        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+        except psycopg2.Error as error:
+            if not _gave_up(error, connection):
+                raise
             if attempt == 2 or not connection.closed:
                 raise _transient(error) from error
     raise AssertionError("unreachable")
@@ -98,9 +100,14 @@ def transaction() -> Iterator[psycopg2.extras.RealDictCursor]:
             if not connection.closed:
                 with connection.cursor() as cursor:
                     cursor.execute("rollback")
-        if isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)):
+        if isinstance(error, psycopg2.Error) and _gave_up(error, connection):
             raise _transient(error) from error
         raise
+
+
+def _gave_up(error: psycopg2.Error, connection) -> bool:
+    """Whether the server or the way to it failed, not the statement: a server killed in the midst of a COPY is a plain DatabaseError."""
+    return isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)) or bool(connection.closed)
 
 
 def _begin() -> psycopg2.extensions.connection:
@@ -134,8 +141,10 @@ def separate_transaction() -> Iterator[psycopg2.extras.RealDictCursor]:
             cursor.execute("begin")
             yield cursor
             cursor.execute("commit")
-    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-        raise _transient(error) from error
+    except psycopg2.Error as error:
+        if _gave_up(error, connection):
+            raise _transient(error) from error
+        raise
     finally:
         connection.close()
 

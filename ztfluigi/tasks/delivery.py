@@ -92,25 +92,25 @@ def _send(cursor, publisher: broker.Publisher, file: str, rows: Mapping[int, dic
     """Send the packets of some ledger rows and note what became of each."""
     if not rows:
         return Delivered(), ""
-    wanted: dict[str, list[tuple[int, bytes]]] = {}
-    refused: dict[int, str] = {}
-    for candid, packet in alert_codec.unpack_alerts(root() / file):
-        if candid in rows:
-            try:
-                alert_codec.check_packet(packet, candid)
-                wanted.setdefault(topic or broker.topic_of(rows[candid]["night"], rows[candid]["programid"]), []).append((candid, packet))
-            except BadInput as error:
-                refused[candid] = error.reason
-    refused |= dict.fromkeys(rows.keys() - refused.keys() - {candid for some in wanted.values() for candid, _ in some},
-                             f"it is not in {file}: rebuild its AlertPackets")
-    placed, trouble = {}, ""
-    for name, messages in wanted.items():
-        sent = publisher.send(name, [(str(candid).encode(), packet) for candid, packet in messages])
-        answers = dict(zip([candid for candid, _ in messages], sent.answers, strict=True))
-        placed |= {candid: (one.topic, one.partition, one.offset) for candid, one in answers.items() if isinstance(one, broker.Placed)}
-        refused |= {candid: one for candid, one in answers.items() if isinstance(one, str)}
-        trouble = trouble or sent.trouble
+    refused, sending = {}, []
+
+    def messages() -> Iterator[tuple[str, bytes, bytes]]:
+        for candid, packet in alert_codec.unpack_alerts(root() / file):
+            if candid in rows:
+                try:
+                    alert_codec.check_packet(packet, candid)
+                except BadInput as error:
+                    refused[candid] = error.reason
+                else:
+                    sending.append(candid)
+                    yield topic or broker.topic_of(rows[candid]["night"], rows[candid]["programid"]), str(candid).encode(), packet
+
+    sent = publisher.send(messages())
+    answers = dict(zip(sending, sent.answers, strict=True))
+    placed = {candid: (one.topic, one.partition, one.offset) for candid, one in answers.items() if isinstance(one, broker.Placed)}
+    refused |= {candid: one for candid, one in answers.items() if isinstance(one, str)}
+    refused |= dict.fromkeys(rows.keys() - refused.keys() - answers.keys(), f"it is not in {file}: rebuild its AlertPackets")
     if topic is None:
         ledger.mark_delivered(cursor, placed)
     ledger.mark_refused(cursor, refused)
-    return Delivered(len(placed), len(refused)), trouble
+    return Delivered(len(placed), len(refused)), sent.trouble
