@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import psycopg2.extras
 
-from targets.rows import COLUMNS, JSON_COLUMNS, Between, ProductRow, RawFile, completed
+from targets.rows import COLUMNS, JSON_COLUMNS, Between, ExposureRow, ProductRow, RawFile, completed, plain
 from ztfluigi.model.errors import BadInput
 from ztfluigi.model.ids import night_nid
 from ztfluigi.services import database
 from ztfluigi.services.settings import settings
 
-__all__ = ["Between", "PostgresRegistry", "ProductRow", "RawFile", "Registry"]
+__all__ = ["Between", "ExposureRow", "PostgresRegistry", "ProductRow", "RawFile", "Registry"]
 
 WAITING = "waiting"
 """Fate in `counts` of a quadrant that has no row yet: its night is not finished."""
@@ -41,6 +41,7 @@ _DATES = ("night", "good_after", "good_until")
 _LIST = ", ".join(COLUMNS)
 _INSERT = f"insert into products ({', '.join(_STORED)}) values ({', '.join(f'%({name})s' for name in _STORED)})"
 _RAW_COLUMNS = tuple(f.name for f in dataclasses.fields(RawFile))
+_EXPOSURE_COLUMNS = tuple(f.name for f in dataclasses.fields(ExposureRow))
 _CURRENT = "run = %(run)s and kind = %(kind)s and key = %(key)s and vbest > 0"
 
 
@@ -122,6 +123,14 @@ class Registry(abc.ABC):
     @abc.abstractmethod
     def put_raw_file(self, raw: RawFile, cursor=None) -> None:
         """Insert or replace the row of a raw file; inside the caller's transaction when `cursor` is given."""
+
+    @abc.abstractmethod
+    def put_exposure(self, row: ExposureRow, cursor=None) -> None:
+        """Insert the row of an exposure unless it has one; inside the caller's transaction when `cursor` is given."""
+
+    @abc.abstractmethod
+    def exposures(self, night: str) -> list[ExposureRow]:
+        """Every exposure of a night, by name."""
 
     @abc.abstractmethod
     def raw_files(self, night: str) -> list[RawFile]:
@@ -238,10 +247,16 @@ class PostgresRegistry(Registry):
         changes = ", ".join(f"{name} = excluded.{name}" for name in _RAW_COLUMNS[1:])
         sql = (f"insert into raw_files ({', '.join(_RAW_COLUMNS)}) values ({', '.join(f'%({name})s' for name in _RAW_COLUMNS)}) "
                f"on conflict (filename) do update set {changes}")
-        if cursor is None:
-            database.execute(sql, dataclasses.asdict(raw))
-        else:
-            cursor.execute(sql, dataclasses.asdict(raw))
+        _put(sql, dataclasses.asdict(raw), cursor)
+
+    def put_exposure(self, row, cursor=None):
+        sql = (f"insert into exposures ({', '.join(_EXPOSURE_COLUMNS)}) values ({', '.join(f'%({name})s' for name in _EXPOSURE_COLUMNS)}) "
+               "on conflict (exposure) do nothing")
+        _put(sql, dataclasses.asdict(row) | {"header": json.dumps(plain(row.header))}, cursor)
+
+    def exposures(self, night):
+        found = database.query(f"select {', '.join(_EXPOSURE_COLUMNS)} from exposures where night = %s order by exposure", (night,))
+        return [ExposureRow(**{**row, "night": row["night"].isoformat()}) for row in found]
 
     def raw_files(self, night):
         found = database.query(f"select {', '.join(_RAW_COLUMNS)} from raw_files where night = %s order by filename", (night,))
@@ -265,6 +280,13 @@ class PostgresRegistry(Registry):
                 "quadrants": list(QUADRANTS), "ingest": INGEST, "chain": CHAIN, "packet": PACKET}
         parts = {"raw files": raw, "quadrants": quadrants, "events": events, "packets": packets}
         return {name: {r["state"]: r["n"] for r in database.query(sql, args)} for name, sql in parts.items()}
+
+
+def _put(sql: str, values: dict, cursor) -> None:
+    if cursor is None:
+        database.execute(sql, values)
+    else:
+        cursor.execute(sql, values)
 
 
 def _rows(sql: str, args: Sequence | Mapping) -> list[ProductRow]:

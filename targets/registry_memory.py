@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from targets.registry import CHAIN, FATE_ORDER, INGEST, QUADRANTS, WAITING, Registry, attempts_after, check_filters, check_marks
-from targets.rows import Between, ProductRow, RawFile, completed
+from targets.rows import Between, ExposureRow, ProductRow, RawFile, completed
 from ztfluigi.model.errors import BadInput
 
 
@@ -22,6 +22,7 @@ class InMemoryRegistry(Registry):
         self.roles: dict[str, list[tuple[str, str]]] = {}
         self.failures: list[tuple[str, str, int, str]] = []
         self.raw: dict[str, RawFile] = {}
+        self.taken: dict[str, ExposureRow] = {}
         self.events: dict[str, list[str]] = {}
         self.packets: dict[str, list[str]] = {}
 
@@ -98,6 +99,12 @@ class InMemoryRegistry(Registry):
 
     def put_raw_file(self, raw, cursor=None):
         self.raw[raw.filename] = dataclasses.replace(raw)
+
+    def put_exposure(self, row, cursor=None):
+        self.taken.setdefault(row.exposure, copy.deepcopy(row))
+
+    def exposures(self, night):
+        return [copy.deepcopy(row) for _, row in sorted(self.taken.items()) if row.night == night]
 
     def raw_files(self, night):
         return [dataclasses.replace(raw) for _, raw in sorted(self.raw.items()) if raw.night == night]

@@ -93,6 +93,27 @@ class RawFile:
     arrived: datetime.datetime | None = None
 
 
+@dataclass
+class ExposureRow:
+    """What the primary header of the first of its raw files says of an exposure; `ra`, `dec` [deg]: telescope pointing."""
+
+    exposure: str
+    night: str
+    imgtype: str
+    nid: int | None = None
+    expid: int | None = None
+    jd: float | None = None
+    field: int | None = None
+    filter: str | None = None
+    fid: int | None = None
+    exptime: float | None = None
+    ra: float | None = None
+    dec: float | None = None
+    programid: int | None = None
+    programpi: str | None = None
+    header: dict = dataclasses.field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Between:
     """Filter of `select`: low <= value <= high; None leaves a side open."""

@@ -40,7 +40,7 @@ RANGES = {"EXPTIME": (0.0, 3600.0), "PROGRMID": (0, 3), "OBSJD": (2457388.5, 248
 
 @dataclass(frozen=True)
 class RawFile:
-    """A raw file that passed every check. `numbers` are scalars for the registry."""
+    """A raw file that passed every check. `numbers` are scalars for the registry, `header` is the primary's."""
 
     name: RawName
     obsjd: float
@@ -50,6 +50,7 @@ class RawFile:
     fid: int
     programid: int
     numbers: dict
+    header: Header
 
 
 def verify_raw(path: Path, camera: Camera) -> RawFile:
@@ -77,7 +78,7 @@ def verify_raw(path: Path, camera: Camera) -> RawFile:
                "programid": int(primary["PROGRMID"]), "filterid": int(primary["FILTERID"])}
     numbers |= {key.lower(): float(primary[key]) for key in OF_OBJECTS if isinstance(primary.get(key), (int, float))}
     return RawFile(name, numbers["obsjd"], numbers["exptime"], numbers["imgtype"], name.field, numbers["filterid"], numbers["programid"],
-                   numbers)
+                   numbers, primary)
 
 
 def read_quadrant(path: Path, qid: int) -> tuple[np.ndarray, np.ndarray, Header]:

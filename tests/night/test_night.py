@@ -32,6 +32,7 @@ def test_everything_that_came_in_has_a_fate(survey):
         records = [r for r in survey.truth.exposures if r["night"] == night]
         assert sum(counts["raw files"].values()) == sum(len(r["files"]) for r in records)
         assert sum(counts["quadrants"].values()) == 4 * counts["raw files"]["sealed"]
+        assert [row.exposure for row in survey.registry().exposures(night)] == sorted(r["exposure"] for r in records if not r["fault"])
         assert not {"waiting", "failed"} & (set(counts["quadrants"]) | set(counts["events"]) | set(counts["packets"]))
     assert survey.registry().counts(first)["quadrants"]["nothing-to-do"] == 4 * len(survey.sky(first))
     half = survey.root / "incoming" / last.replace("-", "") / "ztf_20181102191419_000505_zr_c01_o.fits.fz.part"

@@ -1,5 +1,6 @@
 """One contract, two back ends."""
 
+import dataclasses
 import datetime
 import os
 import subprocess
@@ -9,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from targets.registry import Between, PostgresRegistry, ProductRow, RawFile
+from targets.registry import Between, ExposureRow, PostgresRegistry, ProductRow, RawFile
 from targets.registry_memory import InMemoryRegistry
 from ztfluigi.model.errors import BadInput
 
@@ -195,6 +196,16 @@ def test_counts_add_up_to_what_came_in(registry):
 
 
 @pytest.mark.db
+def test_the_first_file_of_an_exposure_describes_it(registry):
+    header = {"TELRAD": 150.5, "CCDTMP01": float("nan"), "PROGRMPI": "Kulkarni", "DOMESTAT": True}
+    given = ExposureRow(EXPOSURE, NIGHT, "o", 516, 51625000, 2458270.75, 633, "zr", 2, 30.0, 150.5, -2.25, 1, "Kulkarni", header)
+    registry.put_exposure(given)
+    registry.put_exposure(dataclasses.replace(given, ra=1.0, header={}))
+    (found,) = registry.exposures(NIGHT)
+    assert dataclasses.replace(found, header={}) == dataclasses.replace(given, header={})
+    assert found.header["TELRAD"] == 150.5 and found.header["DOMESTAT"] is True and registry.exposures("2018-06-02") == []
+
+
 def test_raw_file_within_a_seal(database):
     registry = PostgresRegistry()
     raw = RawFile("ztf_x.fits.fz", "2019-01-01", "sealed")

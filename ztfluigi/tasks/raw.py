@@ -10,11 +10,11 @@ from targets import paths, rawfiles
 from targets.codecs import image as image_codec
 from targets.codecs import raw as raw_codec
 from targets.current import registry
-from targets.registry import RawFile
+from targets.registry import ExposureRow, RawFile
 from targets.sealed import Stage, sha256
 from ztfluigi.algorithms.overscan import subtract_overscan
 from ztfluigi.model.errors import BadInput
-from ztfluigi.model.ids import exposure_id, night_id, night_of
+from ztfluigi.model.ids import FILTERS, exposure_id, night_id, night_of
 from ztfluigi.tasks.base import Built, Choice, Product
 from ztfluigi.tasks.settings import camera, configuration, root
 
@@ -70,8 +70,22 @@ class IngestCcd(_OfCcd, Choice):
             aside = rawfiles.quarantine(root(), self.name, problem.reason)
             return Built(numbers={"chosen": chosen}, state="quarantined", reason=problem.reason,
                          also=self.file_row(aside, chosen[1], "quarantined", problem.reason))
-        return Built(numbers={"chosen": chosen, **summary.numbers}, also=self.file_row(archived, chosen[1], "sealed"),
+        return Built(numbers={"chosen": chosen, **summary.numbers}, also=self.rows(summary, archived, chosen[1]),
                      place={"nid": night_id(summary.obsjd), "expid": exposure_id(summary.obsjd), "jd": summary.obsjd})
+
+    def rows(self, summary: raw_codec.RawFile, archived: Path, digest: str):
+        """Writer of the file's own row and, with the first file of an exposure, of the exposure's."""
+        name, header = self.name, summary.header
+        exposure = ExposureRow(name.exposure, night_of(name.exposure), name.type, night_id(summary.obsjd), exposure_id(summary.obsjd),
+                               summary.obsjd, name.field, name.filter, FILTERS.get(name.filter), summary.exptime, header.get("TELRAD"),
+                               header.get("TELDECD"), summary.programid, header.get("PROGRMPI"), dict(header))
+        write_file = self.file_row(archived, digest, "sealed")
+
+        def write(cursor) -> None:
+            write_file(cursor)
+            registry().put_exposure(exposure, cursor)
+
+        return write
 
     def file_row(self, path: Path, digest: str, state: str, reason: str | None = None):
         """Writer of the raw file's own row, for the sealing transaction."""
