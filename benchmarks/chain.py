@@ -93,7 +93,8 @@ def _calibrate(root: Path, epoch: Epoch, role: dict, meter: Meter) -> int:
         gaia, _ = catalog_codec.read_gaia(root / paths.gaia(epoch.name.field, epoch.name.ccdid, epoch.qid))
         reduced = reduce_quadrant(pixels, bias=bias, flat=flat, mask=mask, gain=observed.gain, read_noise=observed.read_noise,
                                   nonlinearity=observed.nonlinearity, saturation_dn=CAMERA.saturation_dn, gaia=gaia, prior=observed.prior,
-                                  jd=observed.jd_mid, config=CONFIG)
+                                  jd=observed.jd_mid, ghosts=CAMERA.ghosts, zero_point=CAMERA.filter(epoch.name.filter).zero_point,
+                                  config=CONFIG)
     with meter.stage("calibrated_file"):
         image_codec.write_calibrated(role["calibrated"], reduced.calibrated, header)
         catalog_codec.write_table(role["residuals"], reduced.residuals)

@@ -9,7 +9,7 @@ from benchmarks.truth import CONFIG, Case, reduced, simulate
 from ztfluigi.algorithms.artifacts import mask_tracks
 from ztfluigi.algorithms.instrumental import Reduced
 from ztfluigi.model.maskbits import UNUSABLE, Mask
-from ztfluigi.simulate import exposure, scene
+from ztfluigi.simulate import exposure, kernels, scene
 from ztfluigi.simulate.detector import make_detector
 from ztfluigi.simulate.seeds import generator
 
@@ -30,7 +30,8 @@ def measure(case: Case) -> None:
     Recall: part of the hit pixels, not saturated, that carry a bit of any unusable kind; the faint one counts from three times the noise of
     the empty sky, under stars too. Precision: part of the SPIKE pixels at most one pixel from charge of a ray; defects of the silicon do
     not count. Star cores: SPIKE on the central pixel of a star with no ray near. Trail recall: part of the pixels where a trail exceeds
-    the sky's noise; found: part of the trails of 2 to 4 times the noise a pixel that are masked along 90 % of their length.
+    the sky's noise; found: part of the trails of 2 to 4 times the noise a pixel that are masked along 90 % of their length. Ghosts: part of the pixels to which reflections add half the
+    noise of the sky.
     """
     truth = simulate(case, 50, trails=TRAILS, cosmic_rays=RAYS)
     made = reduced(truth)
@@ -49,8 +50,20 @@ def measure(case: Case) -> None:
     cores[np.rint(stars["y"]).astype(int), np.rint(stars["x"]).astype(int)] = True
     case.figure("mask.star_cores", np.count_nonzero(cores & spikes & ~near), "stars", len(stars), 0)
     case.figure("mask.trail_recall", lost[truth.trail_mask].mean(), "fraction", truth.trail_mask.sum(), 0.95)
+    reflected = _ghosts(truth)
+    ghosts = ((found & np.uint16(Mask.GHOST)) != 0)[reflected]
+    case.figure("mask.ghost_recall", ghosts.mean() if len(ghosts) else np.nan, "fraction", len(ghosts), None)
     parts = [part for number in range(FAINT_ROUNDS) for part in _faint_trails(case, truth, made, number)]
     case.figure("mask.trail_found", np.mean(np.array(parts) > 0.9), "fraction", len(parts), 0.95)
+
+
+def _ghosts(truth: scene.SimulatedQuadrant) -> np.ndarray:
+    """bool (ny, nx): pixels to which reflections add more than half the noise of the sky."""
+    image, bright = np.zeros(truth.raw.shape), truth.objects[truth.objects["dn"] > 2e6]
+    for ghost in truth.camera.ghosts:
+        kernels.add_rings(image, *ghost.centre(bright["x"], bright["y"], image.shape), ghost.brightness(bright["dn"]), ghost.inner_pix,
+                          ghost.outer_pix)
+    return image > 0.5 * np.hypot(np.sqrt(truth.sky_dn / truth.gain), truth.read_noise / truth.gain)
 
 
 def _faint_trails(case: Case, truth: scene.SimulatedQuadrant, made: Reduced, number: int) -> list[float]:

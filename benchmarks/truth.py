@@ -83,7 +83,8 @@ def reduced(truth: SimulatedQuadrant) -> Reduced:
     image = subtract_overscan(truth.raw, truth.overscan, config=CONFIG["overscan"]).data
     return reduce_quadrant(image, bias=truth.bias, flat=np.where(truth.dead, np.float32(1), truth.response), mask=bad, gain=truth.gain,
                            read_noise=truth.read_noise, nonlinearity=truth.nonlinearity, saturation_dn=truth.saturation_dn,
-                           gaia=truth.gaia, prior=truth.nominal_wcs, jd=truth.jd_mid, config=CONFIG)
+                           gaia=truth.gaia, prior=truth.nominal_wcs, jd=truth.jd_mid, config=CONFIG,
+                           ghosts=truth.camera.ghosts, zero_point=truth.camera.filter(truth.conditions.filter).zero_point)
 
 
 def measure(truth: SimulatedQuadrant, folder: Path) -> Epoch:

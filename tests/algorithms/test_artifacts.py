@@ -5,6 +5,7 @@ import pytest
 from scipy.ndimage import binary_dilation
 
 from ztfluigi.algorithms.artifacts import mask_cosmic_rays, mask_ghosts, mask_saturation, mask_tracks
+from ztfluigi.model.camera import Ghost
 from ztfluigi.model.config.detector import ArtifactConfig
 from ztfluigi.model.errors import BadInput
 from ztfluigi.model.images import Background
@@ -251,10 +252,15 @@ def test_halos_are_circles_around_very_bright_stars():
 
 
 def test_ghosts_lie_where_the_geometry_says():
-    config = ArtifactConfig(ghost_scale=-1.0, halo_radius_pix=10)
-    found, _ = mask_ghosts(np.zeros((300, 300), np.uint16), 200.0, 150.0, 6.5, axis=(150.0, 150.0), config=config)
+    ghost = Ghost(light=0.01, inner_pix=10.0, outer_pix=20.0, scale=-1.0, offset_pix=(5.0, -7.0))
+    edge = 0.25 * 6.0 / ghost.brightness(1.0)  # as bright as a quarter of the noise
+    options = dict(light=np.array([1.1 * edge, 0.9 * edge]), noise=6.0, ghosts=(ghost,))
+    found, halos = mask_ghosts(np.zeros((301, 301), np.uint16), np.array([200.0, 100.0]), np.array([150.0, 80.0]), np.array([9.0, 9.1]),
+                               **options)
     y, x = np.nonzero(bit(found, Mask.GHOST))
-    assert x.mean() == 100 and y.mean() == 150
+    distance = np.hypot(x - 105, y - 143)
+    assert halos == 0 and distance.min() == pytest.approx(9, abs=0.5) and distance.max() == pytest.approx(21, abs=0.5)
+    assert len(x) == pytest.approx(np.pi * (21**2 - 9**2), rel=0.03)
 
 
 @pytest.mark.real

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 
 from ztfluigi.algorithms.cosmic_rays import mask_cosmic_rays  # noqa: F401  part of this module's interface
 from ztfluigi.algorithms.tracks import mask_tracks  # noqa: F401  part of this module's interface
+from ztfluigi.model.camera import Ghost
 from ztfluigi.model.config.detector import ArtifactConfig
 from ztfluigi.model.errors import BadInput
 from ztfluigi.model.maskbits import Mask
@@ -43,32 +46,33 @@ def mask_saturation(data: np.ndarray, mask: np.ndarray, saturate: float, *,
     return found, int(np.count_nonzero(grown & ~full))
 
 
-def mask_ghosts(mask: np.ndarray, x: np.ndarray, y: np.ndarray, magnitude: np.ndarray, *, axis: tuple[float, float] | None = None,
-                config: ArtifactConfig = ArtifactConfig()) -> tuple[np.ndarray, int]:
-    """Circles around very bright stars (HALO), and where the optics reflect them (GHOST).
+def mask_ghosts(mask: np.ndarray, x: np.ndarray, y: np.ndarray, magnitude: np.ndarray, *, light: np.ndarray | None = None,
+                noise: float = np.nan, ghosts: Sequence[Ghost] = (), config: ArtifactConfig = ArtifactConfig()) -> tuple[np.ndarray, int]:
+    """Circles around very bright stars (HALO), and the rings where the optics reflect bright ones (GHOST).
 
-    The radius is `halo_radius_pix` at `halo_magnitude` and doubles every 2.5 mag brighter; fainter stars are ignored. A ghost has the
-    halo's radius and lies at axis + `ghost_scale` (star - axis); none when the scale is 0 or `axis` is None.
+    The radius of a halo is `halo_radius_pix` at `halo_magnitude` and doubles every 2.5 mag brighter; fainter stars are ignored. A ring of
+    the camera's description is masked, with a pixel more on either side, where it adds more than `ghost_sigma` times the noise.
 
     Parameters
     ----------
     mask : uint16 (ny, nx). x, y : zero-based pixels of the stars, also outside the image. magnitude : V [mag].
-    axis : zero-based pixel of the optical axis on this quadrant's grid.
+    light : of the stars [DN], noise : of a sky pixel [DN], ghosts : the camera's reflections; without them no GHOST is set.
 
     Returns
     -------
-    (new mask, stars whose circle touches the image).
+    (new mask, stars whose halo touches the image).
     """
     found = mask.copy()
     touching = 0
-    for u, v, m in zip(np.atleast_1d(x), np.atleast_1d(y), np.atleast_1d(magnitude), strict=True):
-        if not m <= config.halo_magnitude:
-            continue
+    x, y, magnitude = (np.atleast_1d(values) for values in (x, y, magnitude))
+    bright = magnitude <= config.halo_magnitude
+    for u, v, m in zip(x[bright], y[bright], magnitude[bright], strict=True):
         radius = config.halo_radius_pix * 2.0 ** ((config.halo_magnitude - m) / 2.5)
-        touching += _mark_circle(found, u, v, radius, np.uint16(Mask.HALO))
-        if config.ghost_scale and axis is not None:
-            ghost = (a + config.ghost_scale * (p - a) for a, p in zip(axis, (u, v), strict=True))
-            _mark_circle(found, *ghost, radius, np.uint16(Mask.GHOST))
+        touching += _mark_ring(found, u, v, 0.0, radius, np.uint16(Mask.HALO))
+    for ghost in ghosts if light is not None else ():
+        seen = ghost.brightness(np.atleast_1d(light)) > config.ghost_sigma * noise
+        for u, v in zip(*ghost.centre(x[seen], y[seen], mask.shape), strict=True):
+            _mark_ring(found, u, v, max(ghost.inner_pix - 1.0, 0.0), ghost.outer_pix + 1.0, np.uint16(Mask.GHOST))
     return found, touching
 
 
@@ -78,13 +82,14 @@ def _same_shape(first: np.ndarray, *others: np.ndarray) -> None:
             raise BadInput(f"arrays have shapes {first.shape} and {other.shape}, expected equal ones")
 
 
-def _mark_circle(mask: np.ndarray, x: float, y: float, radius: float, bit: np.uint16) -> bool:
-    y0, y1 = max(int(np.floor(y - radius)), 0), min(int(np.ceil(y + radius)) + 1, mask.shape[0])
-    x0, x1 = max(int(np.floor(x - radius)), 0), min(int(np.ceil(x + radius)) + 1, mask.shape[1])
+def _mark_ring(mask: np.ndarray, x: float, y: float, inner: float, outer: float, bit: np.uint16) -> bool:
+    y0, y1 = max(int(np.floor(y - outer)), 0), min(int(np.ceil(y + outer)) + 1, mask.shape[0])
+    x0, x1 = max(int(np.floor(x - outer)), 0), min(int(np.ceil(x + outer)) + 1, mask.shape[1])
     if y0 >= y1 or x0 >= x1:
         return False
     v, u = np.ogrid[y0:y1, x0:x1]
-    inside = (u - x) ** 2 + (v - y) ** 2 <= radius * radius
+    radius2 = (u - x) ** 2 + (v - y) ** 2
+    inside = (radius2 <= outer * outer) & (radius2 >= inner * inner)
     mask[y0:y1, x0:x1][inside] |= bit
     return bool(inside.any())
 

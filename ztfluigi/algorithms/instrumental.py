@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ztfluigi.algorithms import artifacts, astrometry, background, detection, detector, quality
+from ztfluigi.model.camera import Ghost
 from ztfluigi.model.images import Background, Calibrated
 from ztfluigi.model.wcs import TpvWcs
 
@@ -24,7 +25,8 @@ class Reduced:
 
 def reduce_quadrant(image: np.ndarray, *, bias: np.ndarray, flat: np.ndarray, mask: np.ndarray, gain: float, read_noise: float,
                     nonlinearity: tuple[float, float], saturation_dn: float, gaia: np.ndarray, prior: TpvWcs, jd: float,
-                    config: Mapping[str, object], low_flat: np.ndarray | None = None) -> Reduced:
+                    config: Mapping[str, object], low_flat: np.ndarray | None = None, ghosts: Sequence[Ghost] = (),
+                    zero_point: float = np.nan) -> Reduced:
     """Calibrate an overscan-subtracted quadrant and solve its astrometry.
 
     Parameters
@@ -32,7 +34,8 @@ def reduce_quadrant(image: np.ndarray, *, bias: np.ndarray, flat: np.ndarray, ma
     image : float32 (ny, nx) [DN]. bias [DN], flat [relative to 1], mask (uint16): masters of the same shape.
     gain [electron/DN], read_noise [electron], nonlinearity (A, B), saturation_dn [raw DN]: of the amplifier.
     gaia : calibrator table (`columns.GAIA`). prior : nominal WCS at the commanded pointing. jd : mid-exposure, UTC.
-    config : settings by section name.
+    config : settings by section name. low_flat : low-frequency flat [relative to 1], divided out too.
+    ghosts : reflections the camera describes; zero_point [mag]: of its filter, good enough to tell which stars show one.
 
     Raises
     ------
@@ -42,10 +45,11 @@ def reduce_quadrant(image: np.ndarray, *, bias: np.ndarray, flat: np.ndarray, ma
         calibrated = detector.calibrate(image, bias=bias, flat=flat, mask=mask, gain=gain, read_noise=read_noise, nonlinearity=nonlinearity,
                                         saturation_dn=saturation_dn, low_flat=low_flat, config=config["detector"])
     with quality.explained(calibrated.metrics, astrometry_failed=1):
-        return solve_quadrant(calibrated, gaia=gaia, prior=prior, jd=jd, config=config)
+        return solve_quadrant(calibrated, gaia=gaia, prior=prior, jd=jd, config=config, ghosts=ghosts, zero_point=zero_point)
 
 
-def solve_quadrant(calibrated: Calibrated, *, gaia: np.ndarray, prior: TpvWcs, jd: float, config: Mapping[str, object]) -> Reduced:
+def solve_quadrant(calibrated: Calibrated, *, gaia: np.ndarray, prior: TpvWcs, jd: float, config: Mapping[str, object],
+                   ghosts: Sequence[Ghost] = (), zero_point: float = np.nan) -> Reduced:
     """Sky, detections, artefact masks and astrometry of a calibrated quadrant; `calibrated` is completed in place."""
     sky = background.estimate(calibrated.data, calibrated.mask, config=config["background"])
     residual = calibrated.data - sky.level
@@ -64,5 +68,7 @@ def solve_quadrant(calibrated: Calibrated, *, gaia: np.ndarray, prior: TpvWcs, j
     calibrated.wcs = solution.wcs
     metrics |= solution.metrics
     x, y = solution.wcs.pixel(*astrometry.carry_to_epoch(gaia, jd))
-    calibrated.mask, metrics["n_halo"] = artifacts.mask_ghosts(mask, x, y, gaia["phot_g_mean_mag"], config=config["artifacts"])
+    magnitude = gaia["phot_g_mean_mag"]
+    calibrated.mask, metrics["n_halo"] = artifacts.mask_ghosts(mask, x, y, magnitude, light=10.0 ** (0.4 * (zero_point - magnitude)),
+                                                               noise=sky.median_rms, ghosts=ghosts, config=config["artifacts"])
     return Reduced(calibrated, sky, detections, solution.residuals)

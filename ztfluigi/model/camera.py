@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -19,8 +19,9 @@ from ztfluigi.model.wcs import TpvWcs, deproject
 class Amplifier:
     """One quadrant's readout channel.
 
-    gain [electron/DN], read_noise [electron], nonlinearity (A, B) of DN_true = x / (A x^2 + B x + 1) [DN],
-    offset_deg (east, north) of the quadrant centre from the field centre, tangent plane [deg].
+    gain [electron/DN], read_noise [electron], nonlinearity (A, B) of DN_true = x / (A x^2 + B x + 1) [DN], the newest or that of
+    `Camera.on`, offset_deg (east, north) of the quadrant centre from the field centre, tangent plane [deg].
+    linearity : (JD, A, B) rows, each valid from its time on, the first one also before.
     """
 
     ccdid: int
@@ -29,6 +30,30 @@ class Amplifier:
     read_noise: float
     nonlinearity: tuple[float, float]
     offset_deg: tuple[float, float]
+    linearity: tuple[tuple[float, float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Ghost:
+    """A reflection in the optics: a flat ring that holds `light` of a star's light between two radii [pix].
+
+    Its centre lies at middle + scale (star - middle) + offset, middle being that of the quadrant, offset (x, y) [pix].
+    """
+
+    light: float
+    inner_pix: float
+    outer_pix: float
+    scale: float
+    offset_pix: tuple[float, float]
+
+    def centre(self, x, y, shape: tuple[int, int]):
+        """Zero-based (x, y) of the reflections of stars at zero-based x, y on a quadrant of `shape`."""
+        middle = (shape[1] - 1) / 2, (shape[0] - 1) / 2
+        return tuple(m + self.scale * (np.asarray(p) - m) + o for m, p, o in zip(middle, (x, y), self.offset_pix, strict=True))
+
+    def brightness(self, light_dn):
+        """Light per pixel of the ring [DN] for stars of `light_dn`."""
+        return self.light * np.asarray(light_dn) / (np.pi * (self.outer_pix**2 - self.inner_pix**2))
 
 
 @dataclass(frozen=True)
@@ -65,6 +90,15 @@ class Camera:
     filters: tuple[Filter, ...]
     distortion: tuple[dict[int, float], dict[int, float]]
     fields_file: str
+    ghosts: tuple[Ghost, ...] = ()
+
+    def on(self, jd: float) -> Camera:
+        """The camera as it was at a time: amplifiers with the non-linearity measured last before then."""
+        if not any(a.linearity for a in self.amplifiers):
+            return self
+        rows = [next((row for row in reversed(a.linearity) if row[0] <= jd), (a.linearity or ((0.0, *a.nonlinearity),))[0])
+                for a in self.amplifiers]
+        return replace(self, amplifiers=tuple(replace(a, nonlinearity=row[1:]) for a, row in zip(self.amplifiers, rows, strict=True)))
 
     @property
     def quadrants(self) -> tuple[tuple[int, int], ...]:
@@ -131,11 +165,21 @@ def load_camera(name: str) -> Camera:
 
 
 def _parse(raw: dict) -> Camera:
-    amplifiers = tuple(Amplifier(a["ccdid"], a["qid"], a["gain"], a["read_noise"], tuple(a["nonlinearity"]), tuple(a["offset_deg"]))
-                       for a in raw.pop("amplifier"))
+    amplifiers = tuple(_amplifier(item) for item in raw.pop("amplifier"))
+    ghosts = tuple(Ghost(**{**item, "offset_pix": tuple(item["offset_pix"])}) for item in raw.pop("ghost", ()))
     filters = tuple(Filter(f["code"], f["fid"], f["zero_point"], f["sky_dn"], f["colour_coefficient"], f["colour"], tuple(f["leds"]))
                     for f in raw.pop("filter"))
     distortion = raw.pop("distortion", {})
     pv = tuple({int(k): float(v) for k, v in distortion.get(axis, {"1": 1.0}).items()} for axis in ("pv1", "pv2"))
-    return Camera(amplifiers=amplifiers, filters=filters, distortion=pv, ccds=tuple(sorted({a.ccdid for a in amplifiers})),
+    return Camera(amplifiers=amplifiers, ghosts=ghosts, filters=filters, distortion=pv, ccds=tuple(sorted({a.ccdid for a in amplifiers})),
                   shape=tuple(raw.pop("shape")), **raw)
+
+
+def _amplifier(item: dict) -> Amplifier:
+    """`nonlinearity` is [A, B], or rows [first day, A, B] in order of the days."""
+    rows = item["nonlinearity"]
+    dated = tuple((day.toordinal() + 1721424.5, a, b) for day, a, b in rows) if isinstance(rows[0], list) else ()
+    if any(later[0] <= row[0] for row, later in zip(dated, dated[1:], strict=False)):
+        raise ValueError(f"non-linearity of ccd {item['ccdid']} q {item['qid']} is not in order of its days")
+    return Amplifier(item["ccdid"], item["qid"], item["gain"], item["read_noise"], dated[-1][1:] if dated else tuple(rows),
+                     tuple(item["offset_deg"]), dated)

@@ -119,6 +119,11 @@ def night_nid(night: str) -> int:
     return (datetime.date.fromisoformat(night) - datetime.date(2017, 1, 1)).days
 
 
+def night_jd(night: str) -> float:
+    """JD of the beginning of a night `YYYY-MM-DD`, which is a UT date."""
+    return 2457754.5 + night_nid(night)
+
+
 @dataclass(frozen=True, order=True)
 class Quadrant:
     """One quadrant of one exposure."""

@@ -15,8 +15,6 @@ from ztfluigi.simulate.seeds import generator
 
 COSMIC_RAYS_PER_PIXEL = 8e-6
 """In a 30 s exposure; about 75 in a full quadrant."""
-GHOST_LIGHT = 0.004
-GHOST_RADII_PIX = (22.0, 48.0)
 MARGIN_PIX = (100.0, 25.0)
 """Objects this far outside the quadrant still shed light into it: those above FAINT_DN, and the fainter ones."""
 FAINT_DN = 2000.0
@@ -62,6 +60,7 @@ def expose(camera: Camera, ccdid: int, qid: int, sources: np.ndarray, field_cent
     points : POINT rows (transients with kind TRANSIENT; ids below 0 are movers). streaks : STREAK rows. trails : TRAIL rows.
     cosmic_rays : factor on their number.
     """
+    camera = camera.on(conditions.obsjd)
     passband = camera.filter(conditions.filter)
     instrument = detectors.make_detector(camera, ccdid, qid, seed)
     wcs = optics.true_wcs(camera, ccdid, qid, field_centre, seed, conditions)
@@ -80,8 +79,9 @@ def expose(camera: Camera, ccdid: int, qid: int, sources: np.ndarray, field_cent
     add_points(image, psf, stars["x"], stars["y"], stars["dn"], faint)
     _add_galaxies(image, psf, camera, objects[objects["kind"] == GALAXY], galaxies, faint)
     bright = objects[objects["dn"] > 2e6]
-    kernels.add_rings(image, 1.03 * bright["x"] - 0.03 * camera.crpix[0] + 4.0, 1.03 * bright["y"] - 0.03 * camera.crpix[1] - 6.0,
-                      GHOST_LIGHT * bright["dn"] / (np.pi * (GHOST_RADII_PIX[1] ** 2 - GHOST_RADII_PIX[0] ** 2)), *GHOST_RADII_PIX)
+    for ghost in camera.ghosts:
+        kernels.add_rings(image, *ghost.centre(bright["x"], bright["y"], camera.shape), ghost.brightness(bright["dn"]), ghost.inner_pix,
+                          ghost.outer_pix)
     for streak in streaks:
         (x1, x2), (y1, y2) = wcs.pixel(np.array([streak["ra1"], streak["ra2"]]), np.array([streak["dec1"], streak["dec2"]]))
         add_line(image, psf, x1, y1, x2, y2, float(light.dn(streak["mag"], 0.0)), faint)

@@ -133,6 +133,7 @@ def simulate_quadrant(camera: Camera, *, density: str = "high-lat", seed: int = 
     cosmic_rays : factor on their number (about 75 in a full quadrant).
     A camera with another shape: `dataclasses.replace(camera, shape=(256, 256))`.
     """
+    camera = camera.on(obsjd)
     chosen = default_quadrant(camera)
     ccdid, qid = (chosen[0] if ccdid is None else ccdid), (chosen[1] if qid is None else qid)
     centre = camera.fields()[field] if isinstance(field, int) else field

@@ -11,7 +11,7 @@ from targets.current import registry
 from targets.sealed import Stage
 from ztfluigi.algorithms import masters
 from ztfluigi.model.errors import NoWork, Unusable
-from ztfluigi.model.ids import FILTERS, calibration_id, night_nid, rcid
+from ztfluigi.model.ids import FILTERS, calibration_id, night_jd, night_nid, rcid
 from ztfluigi.tasks.base import Built, Choice, Product
 from ztfluigi.tasks.raw import SplitCcd
 from ztfluigi.tasks.settings import camera, configuration, root
@@ -127,7 +127,7 @@ class FlatImage(_Master):
     def build(self, stage: Stage) -> Built:
         frames = self.good_frames()
         bias, mask = self.bias().master()
-        amplifier = camera().amplifier(self.ccdid, self.qid)
+        amplifier = camera().on(night_jd(self.night)).amplifier(self.ccdid, self.qid)
         master = masters.make_flat(image_codec.row_reader(frames), len(frames), camera().shape, bias=bias, mask=mask,
                                    nonlinearity=amplifier.nonlinearity, stack_config=configuration("stack"), config=configuration("masters"))
         return self.seal_master(stage, master, frames)

@@ -39,9 +39,10 @@ class Observed:
 def observed(header: Header, camera: Camera, ccdid: int, qid: int) -> Observed:
     """Gain and read noise of the raw header; its nominal WCS with the camera's distortion; the middle of the shutter's opening."""
     opened, closed = (Time(header[key], scale="utc").jd for key in ("SHUTOPEN", "SHUTCLSD"))
+    obsjd = float(header["OBSJD"])
     prior = dataclasses.replace(TpvWcs.from_cards(header), pv1=camera.distortion[0], pv2=camera.distortion[1])
-    return Observed(float(header["GAIN"]), float(header["READNOI"]), camera.amplifier(ccdid, qid).nonlinearity, prior,
-                    float(header["OBSJD"]), 0.5 * (opened + closed))
+    return Observed(float(header["GAIN"]), float(header["READNOI"]), camera.on(obsjd).amplifier(ccdid, qid).nonlinearity, prior,
+                    obsjd, 0.5 * (opened + closed))
 
 
 def database_values(obsjd: float, field: int, fid: int, ccdid: int, qid: int) -> dict:

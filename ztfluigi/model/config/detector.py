@@ -68,4 +68,4 @@ class ArtifactConfig:
     max_tracks: int = knob(8, "tracks masked at most", low=0)
     halo_radius_pix: float = knob(90.0, "radius of a halo at the magnitude limit; it doubles every 2.5 mag brighter", unit="pix", low=0.0)
     halo_magnitude: float = knob(6.5, "faintest star with a halo mask", unit="mag")
-    ghost_scale: float = knob(0.0, "ghosts lie at axis + scale (star - axis); 0: none are masked", low=-2.0, high=2.0)
+    ghost_sigma: float = knob(0.25, "a reflection is masked from this brightness on, relative to the noise of the sky", unit="sigma", low=0.0)
