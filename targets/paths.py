@@ -138,5 +138,10 @@ def known_orbits(night: str) -> PurePosixPath:
     return PurePosixPath("ops/sso", code[:4], code[4:], f"ztf_{code}_knownorbits.fits")
 
 
+def low_flat(night: str, filter: str, ccdid: int, qid: int, extension: str = ".fits") -> PurePosixPath:
+    """Low-frequency flat of a quadrant and filter, made of exposures up to a night."""
+    return PurePosixPath(f"ops/static/rc{rcid(ccdid, qid):02d}/calimg/ztf_{night_code(night)}_{filter}_c{ccdid:02d}_q{qid}_lownuflat{extension}")
+
+
 MPCORB = PurePosixPath("ops/static/sso/MPCORB.DAT")
 TRUTH = PurePosixPath("truth")

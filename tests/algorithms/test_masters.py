@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ztfluigi.algorithms.masters import compare, make_bias, make_flat
+from ztfluigi.algorithms.masters import compare, led_mix, make_bias, make_flat
 from ztfluigi.model.errors import BadInput, NoWork, Unusable
 from ztfluigi.model.maskbits import Mask
 
@@ -150,6 +150,18 @@ def test_flat_refuses_what_does_not_fit():
         make_flat(reader(frames), 20, SHAPE, bias=np.zeros((3, 3), np.float32), mask=unmasked(), nonlinearity=LINEAR)
     with pytest.raises(Unusable):
         make_flat(reader(frames), 20, SHAPE, bias=np.zeros(SHAPE, np.float32), mask=unmasked() + np.uint16(Mask.DEAD), nonlinearity=LINEAR)
+
+
+def test_lamps_take_equal_part():
+    def kept(leds, expected=(7, 8), needed=4):
+        frames, numbers = led_mix(leds, expected, needed)
+        return frames.tolist(), numbers["led_frames_dropped"], numbers["led_mix_off"]
+
+    assert kept([7, 8, 7, 8, 7]) == ([0, 1, 2, 3, 4], 0, 0)
+    assert kept([7, 7, 7, 8, 7, 8]) == ([0, 1, 3, 5], 2, 0)
+    assert kept([7, 7, 7, 8, 9]) == ([0, 1, 2, 3, 4], 0, 1)  # an equal mix is too few
+    assert kept([7, 7, 7, 7]) == kept([None] * 4) == ([0, 1, 2, 3], 0, 1)  # a lamp is out; nobody says which
+    assert kept([7, 8, 9, 8, 7]) == ([0, 1, 3, 4], 1, 0)  # a lamp of another filter
 
 
 def test_comparison_measures_shift_scatter_and_gradient():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -119,6 +120,23 @@ def make_flat(read_rows: RowReader, n: int, shape: tuple[int, int], *, bias: np.
                "lamp_drift": float(np.ptp(levels[lit]) / np.median(levels[lit])), "dead_fraction": float(dead.mean()),
                "response_fraction": float(np.mean((found & response) != 0)), "gradient": float(np.ptp(cells) / np.median(cells))}
     return Master(stack, image, found, metrics)
+
+
+def led_mix(leds: Sequence[int | None], expected: Sequence[int], needed: int) -> tuple[np.ndarray, dict[str, int]]:
+    """Which frames mix the lamps of a filter equally: all when their numbers differ by one at most, else as many of each as of the rarest.
+
+    leds : of each frame, None when its header does not say. expected : those of the filter. All frames stay when an equal mix would leave
+    fewer than `needed`. Returns their indices, ascending, and the numbers: `leds` in use, `led_frames_dropped`, `led_mix_off` (1 when the
+    mix is not an equal one of the expected lamps).
+    """
+    places = [[i for i, used in enumerate(leds) if used == led] for led in expected]
+    counts = [len(place) for place in places]
+    fewest = min(counts, default=0)
+    most = fewest + 1 if max(counts, default=0) <= fewest + 1 else fewest
+    even = np.array(sorted(i for place in places for i in place[:most]), int)
+    if fewest and len(even) >= needed:
+        return even, {"leds": len(expected), "led_frames_dropped": len(leds) - len(even), "led_mix_off": 0}
+    return np.arange(len(leds)), {"leds": len({led for led in leds if led is not None}), "led_frames_dropped": 0, "led_mix_off": 1}
 
 
 def compare(image: np.ndarray, previous: np.ndarray) -> dict[str, float]:

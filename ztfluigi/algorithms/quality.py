@@ -6,6 +6,9 @@ Science metrics: background_dn, noise_dn [DN]; saturated_percent; fwhm_arcsec (o
 maglim, maglim_theory [mag]; n_psf_sources; n_sex_sources; zero_point_failed (1); colour_departure [mag/mag] (of the colour coefficient from
 the filter's own, less 3 sigma); nmatches; magzprms [mag]; astrometry_failed (1); psf_failed (1); and those of `astrometry.solve`.
 Difference metrics: those of `subtract`, subtraction_failed (1), n_events, flux_ratio_relative (flux ratio over that of the zero points).
+Bias metrics: those of `masters.make_bias` and `masters.compare`, read_noise_ratio (measured over expected).
+Flat metrics: those of `masters.make_flat` and `masters.compare`, led_mix_off (1 when the LEDs are not those of the filter, equally often).
+Low-frequency flat metrics: those of `low_flat.fit`.
 Reference metrics: those of `coadd`, coadd_failed (1), psf_failed (1), uncovered_percent, fwhm_arcsec or fwhm_pix, maglim [mag],
 n_psf_sources, n_sex_sources, magzprms [mag].
 """
@@ -87,6 +90,30 @@ REFERENCE_THRESHOLDS = (
     Threshold(10, "magzprms", above=0.2),
     Threshold(11, "psf_failed", above=0, fatal=True),
 )
+BIAS_THRESHOLDS = (
+    Threshold(0, "level", below=-20.0, above=20.0, fatal=True),
+    Threshold(1, "read_noise_ratio", below=0.5, above=2.0, fatal=True),
+    Threshold(2, "noisy_fraction", above=0.01),
+    Threshold(3, "trimmed_fraction", above=0.05),
+    Threshold(4, "shift", below=-2.0, above=2.0),
+    Threshold(5, "shift_scatter", above=5.0, fatal=True),
+)
+FLAT_THRESHOLDS = (
+    Threshold(0, "lamp_level", below=1000.0, above=50000.0, fatal=True),
+    Threshold(1, "lamp_drift", above=0.5),
+    Threshold(2, "noisy_fraction", above=0.01),
+    Threshold(3, "trimmed_fraction", above=0.05),
+    Threshold(4, "dead_fraction", above=0.2, fatal=True),
+    Threshold(5, "led_mix_off", above=0),
+    Threshold(6, "shift_gradient", above=0.025),
+    Threshold(7, "shift_scatter", above=0.02),
+    Threshold(8, "shift_gradient", above=0.25, fatal=True),
+)
+LOW_FLAT_THRESHOLDS = (
+    Threshold(0, "cell_fraction", below=0.7, fatal=True),
+    Threshold(1, "range", above=0.2, fatal=True),
+    Threshold(2, "cell_scatter", above=0.01),
+)
 
 _NOMINAL_SCALE_ARCSEC = 1.0125
 
@@ -118,6 +145,11 @@ def judge_difference(metrics: Mapping, *, filter_code: str | None = None, infobi
 def judge_reference(metrics: Mapping, *, filter_code: str | None = None, infobits: int = 0) -> tuple[int, int]:
     """(infobits, status) of a reference image."""
     return _judge(REFERENCE_THRESHOLDS, metrics, filter_code, infobits)
+
+
+def judge_master(product: str, metrics: Mapping) -> tuple[int, int]:
+    """(infobits, status) of a calibration image; product is `bias`, `flat` or `low_flat`."""
+    return _judge({"bias": BIAS_THRESHOLDS, "flat": FLAT_THRESHOLDS, "low_flat": LOW_FLAT_THRESHOLDS}[product], metrics, None, 0)
 
 
 def fatal_bits(thresholds: tuple[Threshold, ...]) -> int:

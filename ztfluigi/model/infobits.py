@@ -65,11 +65,41 @@ REFERENCE = {
 }
 """Bits of reference images, our own."""
 
-PRODUCTS = {"science": SCIENCE, "difference": DIFFERENCE, "reference": REFERENCE}
+BIAS = {
+    0: "ABS MEDIAN OF BIAS is > 20.0 DN",
+    1: "READ NOISE OVER EXPECTED OUT OF RANGE: 0.5 - 2.0",
+    2: "FRACTION OF NOISY PIXELS is > 0.01",
+    3: "FRACTION OF TRIMMED SAMPLES is > 0.05",
+    4: "ABS SHIFT FROM PREVIOUS BIAS is > 2.0 DN",
+    5: "SCATTER ABOUT PREVIOUS BIAS is > 5.0 DN",
+}
+"""Bits of bias images, our own."""
+
+FLAT = {
+    0: "LAMP LEVEL OUT OF RANGE: 1000 - 50000 DN",
+    1: "RELATIVE RANGE OF LAMP LEVELS is > 0.5",
+    2: "FRACTION OF NOISY PIXELS is > 0.01",
+    3: "FRACTION OF TRIMMED SAMPLES is > 0.05",
+    4: "FRACTION OF DEAD PIXELS is > 0.2",
+    5: "MIX OF LEDS IS NOT THAT OF THE FILTER",
+    6: "GRADIENT AGAINST PREVIOUS FLAT is > 0.025",
+    7: "SCATTER ABOUT PREVIOUS FLAT is > 0.02",
+    8: "GRADIENT AGAINST PREVIOUS FLAT is > 0.25",
+}
+"""Bits of high-frequency flats, our own; nightly gradients of up to 2.5 % are known (paper 3.4.2)."""
+
+LOW_FLAT = {
+    0: "FRACTION OF CELLS WITH STARS is < 0.7",
+    1: "RANGE OF THE MAP is > 0.2",
+    2: "SCATTER OF CELLS ABOUT THE MAP is > 0.01 mag",
+}
+"""Bits of low-frequency flats, our own."""
+
+PRODUCTS = {"science": SCIENCE, "difference": DIFFERENCE, "reference": REFERENCE, "bias": BIAS, "flat": FLAT, "low_flat": LOW_FLAT}
 
 
 def bit_cards(product: str) -> list[tuple[str, int, str]]:
-    """FITS cards BITnn of a product (`science`, `difference` or `reference`): (keyword, bit number, sentence)."""
+    """FITS cards BITnn of a product (a key of PRODUCTS): (keyword, bit number, sentence)."""
     return [(f"BIT{n:02d}", n, sentence) for n, sentence in PRODUCTS[product].items()]
 
 

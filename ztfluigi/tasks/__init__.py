@@ -6,12 +6,13 @@ from ztfluigi.tasks.delivery import AlertDelivery
 from ztfluigi.tasks.difference import DifferenceImage
 from ztfluigi.tasks.injection import Injection
 from ztfluigi.tasks.known_orbits import KnownOrbits
+from ztfluigi.tasks.low_flat import LowFlatInputs, LowFrequencyFlat
 from ztfluigi.tasks.night import Exposure, ExposureProducts, Night, NightProducts, Quadrant
 from ztfluigi.tasks.raw import IngestCcd, RawCcd, SplitCcd
 from ztfluigi.tasks.reference import ReferenceCatalog, ReferenceImage, ReferenceInputs
 from ztfluigi.tasks.science import AdoptedImage, CalibratedImage, ScienceImage, SourceCatalog
 
 __all__ = ["AdoptedImage", "AlertDelivery", "AlertPackets", "BiasImage", "CalibratedImage", "CalibrationChoice", "CalibrationFrames",
-           "DifferenceImage", "Exposure", "ExposureProducts", "FlatImage", "IngestCcd", "Injection", "KnownOrbits", "Night",
-           "NightProducts", "Quadrant", "RawCcd", "ReferenceCatalog", "ReferenceImage", "ReferenceInputs", "ScienceImage",
+           "DifferenceImage", "Exposure", "ExposureProducts", "FlatImage", "IngestCcd", "Injection", "KnownOrbits",
+           "LowFlatInputs", "LowFrequencyFlat", "Night", "NightProducts", "Quadrant", "RawCcd", "ReferenceCatalog", "ReferenceImage", "ReferenceInputs", "ScienceImage",
            "SourceCatalog", "SplitCcd"]

@@ -99,7 +99,7 @@ class CalibratedImage(OfQuadrant, Product):
         reduced = reduce_quadrant(pixels, bias=bias, flat=flat, mask=self.prior_mask() | bias_mask | flat_mask, gain=observed.gain,
                                   read_noise=observed.read_noise, nonlinearity=observed.nonlinearity,
                                   saturation_dn=camera().saturation_dn, gaia=gaia, prior=observed.prior, jd=observed.jd_mid,
-                                  ghosts=camera().ghosts, zero_point=camera().filter(self.name.filter).zero_point,
+                                  low_flat=self.choices()[1].low_flat(), ghosts=camera().ghosts, zero_point=camera().filter(self.name.filter).zero_point,
                                   config=sections(self.sections))
         image_codec.write_calibrated(stage["image"], reduced.calibrated, header)
         catalog_codec.write_table(stage["residuals"], reduced.residuals)
@@ -203,8 +203,8 @@ class ScienceImage(OfQuadrant, Product):
 
     def calibration_ids(self) -> dict[str, int]:
         """Database ids of the masters that served."""
-        bias, flat = (choice.chosen_tasks()[0].row().numbers["cid"] for choice in self.requires()[0].choices())
-        return {"BIAS": bias, "HIFLT": flat}
+        tasks = [task for choice in self.requires()[0].choices() for task in choice.chosen_tasks()]
+        return {name: task.row().numbers["cid"] for name, task in zip(("BIAS", "HIFLT", "LOFLT"), tasks, strict=False)}
 
 
 def load_science(task: ScienceImage) -> tuple[Calibrated, Header]:

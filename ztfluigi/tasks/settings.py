@@ -8,7 +8,7 @@ from pathlib import Path
 from ztfluigi.model.camera import Camera, load_camera
 from ztfluigi.model.config.alerts import AlertConfig
 from ztfluigi.model.config.broker import BrokerConfig
-from ztfluigi.model.config.detector import ArtifactConfig, BackgroundConfig, DetectorConfig, MasterConfig, OverscanConfig, StackConfig
+from ztfluigi.model.config.detector import ArtifactConfig, BackgroundConfig, DetectorConfig, LowFlatConfig, MasterConfig, OverscanConfig, StackConfig
 from ztfluigi.model.config.astrometry import AstrometryConfig, DetectionConfig
 from ztfluigi.model.config.difference import DifferenceConfig, EventConfig, EventFilterConfig
 from ztfluigi.model.config.injection import InjectionConfig
@@ -20,7 +20,8 @@ from ztfluigi.services import database
 from ztfluigi.services.settings import check_sections, section, settings
 
 SECTIONS = {
-    "overscan": OverscanConfig, "stack": StackConfig, "masters": MasterConfig, "detector": DetectorConfig, "background": BackgroundConfig,
+    "overscan": OverscanConfig, "stack": StackConfig, "masters": MasterConfig, "low_flat": LowFlatConfig, "detector": DetectorConfig,
+    "background": BackgroundConfig,
     "artifacts": ArtifactConfig, "detection": DetectionConfig, "astrometry": AstrometryConfig, "psf": PsfConfig,
     "psf_photometry": PsfPhotometryConfig, "apertures": ApertureConfig, "zero_point": ZeroPointConfig, "reference_inputs": ReferenceInputsConfig,
     "reference": ReferenceConfig, "difference": DifferenceConfig, "events": EventConfig, "event_filter": EventFilterConfig, "alerts": AlertConfig,

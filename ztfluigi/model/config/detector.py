@@ -40,6 +40,19 @@ class MasterConfig:
 
 
 @dataclass(frozen=True)
+class LowFlatConfig:
+    """Low-frequency flat from photometric residuals (paper 3.4.2)."""
+
+    minimum_frames: int = knob(20, "fewest exposures", low=3)
+    maximum_frames: int = knob(200, "exposures used at most, the newest first", low=3)
+    max_magzprms: float = knob(0.1, "highest RMS of an exposure's photometric residuals", unit="mag", low=0.0)
+    cells: int = knob(12, "cells along each side in which residuals are averaged", low=4, high=64)
+    cell_stars: int = knob(5, "fewest stars of a cell", low=1)
+    order: int = knob(4, "total order of the polynomial through the cells", low=1, high=8)
+    clip_sigma: float = knob(3.5, "stars farther than this from the map are left out", unit="sigma", low=2.0)
+
+
+@dataclass(frozen=True)
 class DetectorConfig:
     """Instrumental calibration of an exposure (paper 3.5)."""
 
