@@ -27,6 +27,8 @@ BAND, PIECES = 2, (16, 64)
 LIT, LEAST_LIT, LIT_FRACTION, GAP = 1.7, 6, 0.7, 2
 #: A track is even, a line of stars has gaps: of pieces FINE times shorter few have less than DARK of the usual light.
 FINE, DARK, DARK_FRACTION = 4, 0.25, 0.15
+#: Most pieces in a row without usable pixels (a bleed, a halo) that a track may run through.
+BLIND = 16
 #: Parallels this far off [pix] show what chance gives there; a lit piece exceeds their spread, a track the best of them, by these factors.
 NULL, NULL_SIGMA, ABOVE_NULL = 9, 1.5, 2.0
 #: Candidates that may fail the proof before the search ends.
@@ -66,10 +68,11 @@ def mask_tracks(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, backgroun
             tracks += 1
             swap, *band = proof
             (found.T if swap else found)[_band((found.T if swap else found).shape, *band)] |= np.uint16(TRACK)
-        start, end, offset, slope, width = band
         erased = cells.T if swap else cells
-        # cell c is centred on pixel CELL c + CENTRE
-        erased[_band(erased.shape, start / CELL - 2, end / CELL + 2, (offset + CENTRE * (slope - 1)) / CELL, slope, width / CELL + 1.5)] = 0
+        # the candidate too: what led to a track found before must not lead there again
+        for start, end, offset, slope, width in (band, (*line[1:], 1.0)):
+            # cell c is centred on pixel CELL c + CENTRE
+            erased[_band(erased.shape, start / CELL - 2, end / CELL + 2, (offset + CENTRE * (slope - 1)) / CELL, slope, width / CELL + 1.5)] = 0
     return found, tracks
 
 
@@ -189,23 +192,23 @@ def _follow(data, sigma, level, mask, start, end, offset, slope, piece):
     """Straighten the line, extend it both ways while it is lit: (start, end, offset, slope, mean profile), or None."""
     length = data.shape[1]
     for _ in range(12):
-        profiles, middle = _pieces(data, sigma, level, mask, start, end, offset, slope, piece)
+        profiles, middle, _ = _pieces(data, sigma, level, mask, start, end, offset, slope, piece)
         fitted = _straightened(profiles, middle, piece)
         if fitted is None:
             return None
         offset, slope = offset + fitted[0], slope + fitted[1]
         if abs(slope) > 1.3:
             return None
-        profiles, middle = _pieces(data, sigma, level, mask, start, end, offset, slope, piece)
+        profiles, middle, seen = _pieces(data, sigma, level, mask, start, end, offset, slope, piece)
         light, null = _light(profiles)
         least = max(LIT / np.sqrt(piece), NULL_SIGMA * np.sqrt(np.mean(np.minimum(np.abs(null), np.percentile(np.abs(null), 90)) ** 2)))
-        run = _longest_run(light > least)
+        run = _longest_run(light > least, seen)
         if run is None:
             return None
         # stars beyond the ends are not the track's light
         usual = np.median(light[run[0]:run[1]])
         lit = light > max(least, 0.4 * usual)
-        run = _longest_run(lit)
+        run = _longest_run(lit, seen)
         if run is None:
             return None
         first, last = start + run[0] * piece, min(start + run[1] * piece, end)
@@ -216,8 +219,8 @@ def _follow(data, sigma, level, mask, start, end, offset, slope, piece):
             chance = np.median(null[run[0]:run[1]], axis=0).max()
             if np.count_nonzero(lit[run[0]:run[1]]) < LEAST_LIT or usual < ABOVE_NULL * chance:
                 return None
-            fine, _ = _light(_pieces(data, sigma, level, mask, first, last, offset, slope, piece // FINE)[0])
-            if np.mean(fine < DARK * usual) > DARK_FRACTION:
+            fine, _, seen = _pieces(data, sigma, level, mask, first, last, offset, slope, piece // FINE)
+            if np.mean(_light(fine)[0][seen] < DARK * usual) > DARK_FRACTION:
                 return None
             return first, last, offset, slope, profiles[run[0]:run[1]][lit[run[0]:run[1]]].mean(axis=0)
         start, end = lower, upper
@@ -273,14 +276,18 @@ def _light(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return light[:, place == 0][:, 0], light[:, np.abs(place) >= NULL]
 
 
-def _longest_run(lit: np.ndarray):
-    """(first, last + 1) of the longest stretch of lit pieces with no more than GAP dark ones in a row; None when too few are lit."""
+def _longest_run(lit: np.ndarray, seen: np.ndarray):
+    """(first, last + 1) of the longest stretch of lit pieces with no more than GAP dark ones in a row; None when too few are lit.
+
+    Pieces that were not seen are not dark; BLIND in a row are too many.
+    """
     at = np.flatnonzero(lit)
     if len(at) < 3:
         return None
-    parts = np.split(at, np.flatnonzero(np.diff(at) > GAP + 1) + 1)
+    dark = np.cumsum(seen & ~lit)[at]
+    parts = np.split(at, np.flatnonzero((np.diff(dark) > GAP) | (np.diff(at) > BLIND)) + 1)
     longest = max(parts, key=len)
-    if len(longest) < LIT_FRACTION * (longest[-1] - longest[0] + 1):
+    if len(longest) < LIT_FRACTION * np.count_nonzero((seen | lit)[longest[0]:longest[-1] + 1]):
         return None
     return longest[0], longest[-1] + 1
 
@@ -315,9 +322,10 @@ def _saturated_fraction(mask, start, end, offset, slope):
 
 @njit(cache=True, nogil=True)
 def _pieces(data, sigma, level, mask, start, end, offset, slope, piece):
-    """Median residual [sigma] across the line, by pieces along it: (n, 2 REACH + 1), 0 where too little is usable; middles (n,) [pix]."""
+    """Median residual [sigma] across the line, by pieces along it: (n, 2 REACH + 1), 0 where too little is usable; middles (n,) [pix];
+    whether the line itself is usable (n,)."""
     n = max((end - start + piece - 1) // piece, 1)
-    out, middle = np.zeros((n, 2 * REACH + 1), np.float32), np.empty(n)
+    out, middle, seen = np.zeros((n, 2 * REACH + 1), np.float32), np.empty(n), np.zeros(n, np.bool_)
     values = np.empty(piece, np.float32)
     for p in range(n):
         first, last = start + p * piece, min(start + (p + 1) * piece, end)
@@ -331,7 +339,8 @@ def _pieces(data, sigma, level, mask, start, end, offset, slope, piece):
                     count += 1
             if 3 * count >= piece:
                 out[p, k] = np.median(values[:count])
-    return out, middle
+                seen[p] |= k == REACH
+    return out, middle, seen
 
 
 @njit(cache=True, nogil=True)

@@ -13,6 +13,6 @@ from ztfluigi.tasks.reference import ReferenceCatalog, ReferenceImage, Reference
 from ztfluigi.tasks.science import AdoptedImage, CalibratedImage, ScienceImage, SourceCatalog
 
 __all__ = ["AdoptedImage", "AlertDelivery", "AlertPackets", "BiasImage", "CalibratedImage", "CalibrationChoice", "CalibrationFrames",
-           "DifferenceImage", "Exposure", "ExposureProducts", "FlatImage", "IngestCcd", "Injection", "KnownOrbits",
-           "LowFlatInputs", "LowFrequencyFlat", "Night", "NightProducts", "Quadrant", "RawCcd", "ReferenceCatalog", "ReferenceImage", "ReferenceInputs", "ScienceImage",
-           "SourceCatalog", "SplitCcd"]
+           "DifferenceImage", "Exposure", "ExposureProducts", "FlatImage", "IngestCcd", "Injection", "KnownOrbits", "LowFlatInputs",
+           "LowFrequencyFlat", "Night", "NightProducts", "Quadrant", "RawCcd", "ReferenceCatalog", "ReferenceImage", "ReferenceInputs",
+           "ScienceImage", "SourceCatalog", "SplitCcd"]

@@ -92,7 +92,8 @@ class _Master(Product):
             metrics |= {**masters.compare(master.image, old), "compared_with": str(before.night)}
         bits, status = quality.judge_master(self.judged, metrics)
         cards = {"CID": cid, "NFRAMES": len(frames), "NIGHT": self.night, "FILTER": self.filter, "CCDID": self.ccdid, "QID": self.qid,
-                 "PROVID": self.provid(), "INFOBITS": bits, "STATUS": status, **{key: pair for key, *pair in infobits.bit_cards(self.judged)}}
+                 "PROVID": self.provid(), "INFOBITS": bits, "STATUS": status,
+                 **{key: (number, text) for key, number, text in infobits.bit_cards(self.judged)}}
         image_codec.write_master(stage, master, cards)
         return Built(numbers=metrics, infobits=bits, usable=bool(status), reason=headers.sentence(self.judged, bits, status),
                      place={"nid": nid})

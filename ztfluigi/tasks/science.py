@@ -99,8 +99,8 @@ class CalibratedImage(OfQuadrant, Product):
         reduced = reduce_quadrant(pixels, bias=bias, flat=flat, mask=self.prior_mask() | bias_mask | flat_mask, gain=observed.gain,
                                   read_noise=observed.read_noise, nonlinearity=observed.nonlinearity,
                                   saturation_dn=camera().saturation_dn, gaia=gaia, prior=observed.prior, jd=observed.jd_mid,
-                                  low_flat=self.choices()[1].low_flat(), ghosts=camera().ghosts, zero_point=camera().filter(self.name.filter).zero_point,
-                                  config=sections(self.sections))
+                                  low_flat=self.choices()[1].low_flat(), ghosts=camera().ghosts,
+                                  zero_point=camera().filter(self.name.filter).zero_point, config=sections(self.sections))
         image_codec.write_calibrated(stage["image"], reduced.calibrated, header)
         catalog_codec.write_table(stage["residuals"], reduced.residuals)
         return Built(numbers=reduced.calibrated.metrics, place=self.numbers_of_time(observed.obsjd))
