@@ -49,8 +49,8 @@ class Survey:
         return sorted({record["night"] for record in self.truth.exposures})
 
     def sky(self, night: str) -> list[dict]:
-        """Truth records of the night's undamaged sky exposures."""
-        return [r for r in self.truth.exposures if r["night"] == night and r["type"] == "o" and not r["fault"]]
+        """Truth records of the night's undamaged sky exposures under a clear sky."""
+        return [r for r in self.truth.exposures if r["night"] == night and r["type"] == "o" and not r["fault"] and not r["cloudy"]]
 
     def registry(self) -> PostgresRegistry:
         return current.registry()

@@ -57,6 +57,18 @@ def test_damaged_files_are_quarantined_with_a_reason_a_person_understands(survey
         assert survey.registry().current("Quadrant", f"{record['exposure']}/1/1").state == "quarantined"
 
 
+def test_a_clouded_exposure_is_unusable_with_bits_and_numbers_and_the_night_goes_on(survey):
+    record = next(r for r in survey.truth.exposures if r["cloudy"])
+    for qid in (1, 2, 3, 4):
+        key = f"{record['exposure']}/1/{qid}"
+        rows = [survey.registry().current(kind, key) for kind in ("CalibratedImage", "SourceCatalog", "ScienceImage", "Quadrant")]
+        assert {row.state for row in rows} == {"unusable"} and {row.infobits for row in rows} == {rows[0].infobits}
+        assert rows[0].infobits >> 12 & 1 and rows[0].numbers["noise_dn"] > 0 and rows[0].reason == rows[-1].reason
+    seen = database.query("select metric, value from qa_metrics where kind = 'CalibratedImage' and exposure = %s", (record["exposure"],))
+    assert {"background_dn", "noise_dn", "n_detections", "cpu_s"} <= {row["metric"] for row in seen}
+    assert all(survey.registry().current("Quadrant", f"{clear['exposure']}/1/1").state == "sealed" for clear in survey.sky(survey.nights[-1]))
+
+
 def test_the_same_night_again_runs_nothing(survey):
     again = survey.luigi("Night", "--night", survey.nights[-1])
     assert again.returncode == 0

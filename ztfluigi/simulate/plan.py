@@ -84,7 +84,7 @@ PRESETS = {
     "tiny": SurveyPlan(
         field=505, transients=10, known=4, unknown=2,
         nights=(Night("2018-10-16", 20, (("zr", 20),), (("zr", 15),)),
-                Night("2018-11-02", 20, (("zr", 20),), (("zr", 3),), trails=1))),
+                Night("2018-11-02", 20, (("zr", 20),), (("zr", 3),), cloudy=1, trails=1))),
 }
 """Field 505 stands high and near opposition in autumn, four degrees from the ecliptic; the Moon is below half on these nights."""
 
