@@ -96,6 +96,11 @@ def operations(raw: RawName, qid: int, suffix: str) -> PurePosixPath:
     return PurePosixPath("ops/sci", _exposure_folder(raw.exposure), name)
 
 
+def quadrant_figure(raw: RawName, qid: int) -> PurePosixPath:
+    """`depot/YYYYMMDD/ztf_..._o_q<Q>_qa.png`: the QA figure of one quadrant."""
+    return PurePosixPath("depot", raw.exposure[:8], f"{raw.stem}_q{qid}_qa.png")
+
+
 def calibration(night: str, caltype: str, filter: str, ccdid: int, qid: int, extension: str) -> PurePosixPath:
     """`archive/cal/YYYY/MMDD/<caltype>/<fc>/ccd<CC>/q<Q>/...<caltype><extension>`; caltype `bias` or `hifreqflat`, fc `bi` for bias."""
     code = night_code(night)

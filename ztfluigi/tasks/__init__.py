@@ -4,6 +4,7 @@ from ztfluigi.tasks.alerts import AlertPackets
 from ztfluigi.tasks.calibration import BiasImage, CalibrationChoice, CalibrationFrames, FlatImage
 from ztfluigi.tasks.delivery import AlertDelivery
 from ztfluigi.tasks.difference import DifferenceImage
+from ztfluigi.tasks.figures import QuadrantFigure
 from ztfluigi.tasks.injection import Injection
 from ztfluigi.tasks.known_orbits import KnownOrbits
 from ztfluigi.tasks.low_flat import LowFlatInputs, LowFrequencyFlat
@@ -14,5 +15,5 @@ from ztfluigi.tasks.science import AdoptedImage, CalibratedImage, ScienceImage, 
 
 __all__ = ["AdoptedImage", "AlertDelivery", "AlertPackets", "BiasImage", "CalibratedImage", "CalibrationChoice", "CalibrationFrames",
            "DifferenceImage", "Exposure", "ExposureProducts", "FlatImage", "IngestCcd", "Injection", "KnownOrbits", "LowFlatInputs",
-           "LowFrequencyFlat", "Night", "NightProducts", "Quadrant", "RawCcd", "ReferenceCatalog", "ReferenceImage", "ReferenceInputs",
-           "ScienceImage", "SourceCatalog", "SplitCcd"]
+           "LowFrequencyFlat", "Night", "NightProducts", "Quadrant", "QuadrantFigure", "RawCcd", "ReferenceCatalog", "ReferenceImage",
+           "ReferenceInputs", "ScienceImage", "SourceCatalog", "SplitCcd"]
