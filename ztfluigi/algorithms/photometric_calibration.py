@@ -236,10 +236,14 @@ def _robust_line(difference, colour, errors, band: _Band, config) -> _Line | Non
         if now_used.sum() < config.min_matches:
             return None
         weight = np.where(now_used, np.minimum(1.0, _HUBER / np.maximum(pull, 1e-9)) / variance, 0.0)
-        normal = design.T @ (weight[:, None] * design)
+        normal, right = design.T @ (weight[:, None] * design), design.T @ (weight * difference)
         if np.linalg.cond(normal / normal[0, 0]) > 1e8:
             return None
-        update = np.linalg.solve(normal, design.T @ (weight * difference))
+        # The colour has the catalogue's errors too, and shares that of the band with the magnitude: both would tilt the line.
+        spread_by_error = min(float(np.sum(weight * (own + other))), 0.5 * normal[1, 1])
+        normal[1, 1] -= spread_by_error
+        right[1] -= sign * float(np.sum(weight * own))
+        update = np.linalg.solve(normal, right)
         settled = np.array_equal(now_used, used) and np.allclose(update, value, rtol=0, atol=1e-7)
         value, used = update, now_used
         if settled:
