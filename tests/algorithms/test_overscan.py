@@ -34,6 +34,18 @@ def test_numbers_describe_the_strip():
     assert metrics["overscan_rows"] > 390
 
 
+def test_numbers_describe_the_image():
+    rng = np.random.default_rng(9)
+    image = FLOATING[:, None] + rng.normal(220, 6, (400, 300))
+    image[:, :30] = np.nan
+    image[::2, 100:110] += 5000
+    metrics = subtract_overscan(image, strip(rng)).metrics
+    assert metrics["image_median"] == pytest.approx(220, abs=0.5) and metrics["image_scatter"] == pytest.approx(6, rel=0.1)
+    assert metrics["image_low"] == pytest.approx(206, abs=2) and metrics["image_high"] > 5000
+    assert metrics["image_missing"] == pytest.approx(0.1, abs=0.02)
+    assert subtract_overscan(np.full((400, 8), np.nan), strip(rng)).metrics["image_missing"] == 1.0
+
+
 def test_rows_with_trailing_charge_of_saturated_stars_do_not_bend_the_fit():
     overscan = strip(np.random.default_rng(3))
     overscan[100:130] += 40.0

@@ -9,6 +9,8 @@ import numpy as np
 from ztfluigi.model.config.detector import OverscanConfig
 from ztfluigi.model.errors import BadInput, Unusable
 
+#: Every how-many-th row and column the statistics of the image look at.
+STRIDE = 7
 #: Of a normal distribution: standard deviation over median absolute deviation.
 MAD_SIGMA = 1.4826
 
@@ -34,7 +36,8 @@ def subtract_overscan(image: np.ndarray, overscan: np.ndarray, *, config: Oversc
     -------
     Metrics [DN]: `overscan_level` median of the fit, `overscan_drift` its range over the rows, `overscan_scatter` robust scatter
     of the row means, `overscan_residual_rms` rms of row means minus fit, `read_noise_dn` pixel noise within rows, `overscan_trail`
-    excess of the skipped columns, and `overscan_rows` [count] rows fitted.
+    excess of the skipped columns, and `overscan_rows` [count] rows fitted. Of the corrected image, sampled: `image_median`,
+    `image_scatter` robust about it, `image_low`, `image_high` 1st and 99th percentile [DN], `image_missing` fraction not finite.
 
     Raises
     ------
@@ -72,9 +75,19 @@ def subtract_overscan(image: np.ndarray, overscan: np.ndarray, *, config: Oversc
         "overscan_level": float(np.median(level)), "overscan_drift": float(np.ptp(level)),
         "overscan_scatter": float(MAD_SIGMA * np.median(np.abs(means[usable] - np.median(means[usable])))),
         "overscan_residual_rms": float(np.sqrt(np.mean(residual[keep] ** 2))), "read_noise_dn": read_noise,
-        "overscan_trail": trail, "overscan_rows": int(np.count_nonzero(keep)),
+        "overscan_trail": trail, "overscan_rows": int(np.count_nonzero(keep)), **_statistics(data[::STRIDE, ::STRIDE]),
     }
     return OverscanResult(data, level, metrics)
+
+
+def _statistics(data: np.ndarray) -> dict[str, float]:
+    values = data[np.isfinite(data)]
+    if not len(values):
+        return {"image_missing": 1.0}
+    low, median, high = np.percentile(values, [1.0, 50.0, 99.0])
+    scatter = MAD_SIGMA * np.median(np.abs(values - median))
+    return {"image_median": float(median), "image_scatter": float(scatter), "image_low": float(low), "image_high": float(high),
+            "image_missing": 1.0 - len(values) / data.size}
 
 
 def _row_means(strip: np.ndarray, usable: np.ndarray, clip: float) -> tuple[np.ndarray, float]:

@@ -100,6 +100,7 @@ class SplitCcd(_OfCcd, Product):
 
     exposure = luigi.Parameter()
     ccdid = luigi.IntParameter()
+    version = "1.1.0"
     sections = ("overscan",)
 
     def requires(self):

@@ -69,7 +69,7 @@ class CalibratedImage(OfQuadrant, Product):
     exposure = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
-    version = "1.2.0"
+    version = "1.3.0"
     sections = ("detector", "background", "artifacts", "detection", "astrometry")
     kernels = True
 
