@@ -144,6 +144,7 @@ class FlatImage(_Master):
         frames, mix = self.mixed(self.good_frames())
         bias, mask = self.bias().master()
         amplifier = camera().on(night_jd(self.night)).amplifier(self.ccdid, self.qid)
+        mask |= prior_mask(self.ccdid, self.qid)
         master = masters.make_flat(image_codec.row_reader(frames), len(frames), camera().shape, bias=bias, mask=mask,
                                    nonlinearity=amplifier.nonlinearity, stack_config=configuration("stack"), config=configuration("masters"))
         return self.seal_master(stage, master, frames, mix)
@@ -208,6 +209,12 @@ class CalibrationChoice(Choice):
         """The low-frequency flat that serves, float32, or None."""
         tasks = self.chosen_tasks()[1:]
         return image_codec.read_image(tasks[0].path("image"))[0] if tasks else None
+
+
+def prior_mask(ccdid: int, qid: int) -> np.ndarray:
+    """The owner's bad-pixel mask of a quadrant, uint16, empty when there is none."""
+    path = root() / paths.pixel_mask(ccdid, qid)
+    return image_codec.read_mask(path)[0] if path.exists() else np.zeros(camera().shape, np.uint16)
 
 
 def previous(kind: str, night: str, filter_code: str, ccdid: int, qid: int):

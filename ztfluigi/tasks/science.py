@@ -23,7 +23,7 @@ from ztfluigi.model.maskbits import SOURCE, Mask
 from ztfluigi.model.wcs import TpvWcs
 from ztfluigi.tasks import headers
 from ztfluigi.tasks.base import Built, Inherited, Product
-from ztfluigi.tasks.calibration import CalibrationChoice
+from ztfluigi.tasks.calibration import CalibrationChoice, prior_mask
 from ztfluigi.tasks.raw import SplitCcd
 from ztfluigi.tasks.settings import camera, root, sections
 
@@ -96,19 +96,14 @@ class CalibratedImage(OfQuadrant, Product):
         (bias, bias_mask), (flat, flat_mask) = (choice.master() for choice in self.choices())
         observed = headers.observed(header, camera(), self.ccdid, self.qid)
         gaia, _ = catalog_codec.read_gaia(root() / paths.gaia(self.name.field, self.ccdid, self.qid))
-        reduced = reduce_quadrant(pixels, bias=bias, flat=flat, mask=self.prior_mask() | bias_mask | flat_mask, gain=observed.gain,
-                                  read_noise=observed.read_noise, nonlinearity=observed.nonlinearity,
+        reduced = reduce_quadrant(pixels, bias=bias, flat=flat, mask=prior_mask(self.ccdid, self.qid) | bias_mask | flat_mask,
+                                  gain=observed.gain, read_noise=observed.read_noise, nonlinearity=observed.nonlinearity,
                                   saturation_dn=camera().saturation_dn, gaia=gaia, prior=observed.prior, jd=observed.jd_mid,
                                   low_flat=self.choices()[1].low_flat(), ghosts=camera().ghosts,
                                   zero_point=camera().filter(self.name.filter).zero_point, config=sections(self.sections))
         image_codec.write_calibrated(stage["image"], reduced.calibrated, header)
         catalog_codec.write_table(stage["residuals"], reduced.residuals)
         return Built(numbers=reduced.calibrated.metrics, place=self.numbers_of_time(observed.obsjd))
-
-    def prior_mask(self) -> np.ndarray:
-        """The owner's bad-pixel mask of this quadrant, empty when there is none."""
-        path = root() / paths.pixel_mask(self.ccdid, self.qid)
-        return image_codec.read_mask(path)[0] if path.exists() else np.zeros(camera().shape, np.uint16)
 
 
 class AdoptedImage(OfQuadrant, Product):
