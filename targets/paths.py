@@ -11,6 +11,9 @@ from ztfluigi.model.ids import Quadrant, SkyCell, check_exposure, night_code, rc
 _RAW = re.compile(r"^ztf_(?P<exposure>\d{14})_(?P<field>\d{6})_(?P<filter>zg|zr|zi|bi)_c(?P<ccdid>\d{2})_(?P<type>[a-z])\.fits\.fz$")
 _SCIENCE = re.compile(r"^ztf_(?P<exposure>\d{14})_(?P<field>\d{6})_(?P<filter>zg|zr|zi)_c(?P<ccdid>\d{2})_o_q(?P<qid>[1-4])_(?P<suffix>.+)$")
 
+PROGRAMMES = {0: "engineering", 1: "public", 2: "partnership", 3: "caltech"}
+"""Words for the programmes in names of nightly tarballs."""
+
 
 @dataclass(frozen=True, order=True)
 class RawName:
@@ -120,6 +123,12 @@ def matchfile(cell: SkyCell) -> PurePosixPath:
     first = (cell.field - 1) // 50 * 50 + 1
     return PurePosixPath("archive/srcmatch", f"rc{cell.rcid:02d}", f"fr{first:06d}-{first + 49:06d}",
                          f"ztf_{cell.field:06d}_{cell.filter}_c{cell.ccdid:02d}_q{cell.qid}_match.pytable")
+
+
+def alert_archive(night: str, programid: int) -> PurePosixPath:
+    """`depot/<YYYYMMDD>/ztf_public_<YYYYMMDD>.tar.gz`: every alert packet of a night and programme."""
+    code = night_code(night)
+    return PurePosixPath("depot", code, f"ztf_{PROGRAMMES.get(programid, f'programid{programid}')}_{code}.tar.gz")
 
 
 def gaia(field: int, ccdid: int, qid: int) -> PurePosixPath:

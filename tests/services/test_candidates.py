@@ -72,6 +72,12 @@ def test_events_come_back_and_are_replaced_whole(database):
     assert store(database, pid, []) == 0 and candidates.events(pid) == [] and len(candidates.events(other)) == 1
 
 
+def test_nights_to_come_are_prepared(database):
+    assert candidates.prepare(range(800, 802), (3, 1)) == 4 and candidates.prepare(range(801, 803), (1, 3)) == 2
+    for view in ("candidates_20190312", "candidates_20190314"):
+        assert database.query(f"select count(*) as n from {view}") == [{"n": 0}]
+
+
 def test_wrong_rows_are_refused_and_nothing_changes(database):
     pid = pid_of(516, 4)
     store(database, pid, [event(pid, 0, 1.0, 1.0)])
@@ -251,6 +257,10 @@ def test_processes_that_name_the_same_places_agree(database):
     for member in members:
         names.setdefault(member["candid"] % 1000, set()).add(member["objectid"])
     assert all(len(given) == 1 for given in names.values()) and len(set.union(*names.values())) == 60
+    assert database.query("select count(*) as n from objects where run = %s", (run,)) == [{"n": 60}]
+    four_processes(NAMER)  # every event once more, at the same moment: it keeps the name it had
+    again = database.query("select candid, objectid from object_members where run = %s", (run,))
+    assert sorted(again, key=lambda row: row["candid"]) == sorted(members, key=lambda row: row["candid"])
     assert database.query("select count(*) as n from objects where run = %s", (run,)) == [{"n": 60}]
 
 

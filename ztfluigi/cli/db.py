@@ -1,14 +1,20 @@
-"""`ztf db`: the embedded database server of a data root."""
+"""`ztf db`: the embedded database server of a data root, and the tables for nights to come."""
 
 from __future__ import annotations
 
-from ztfluigi.services import postgres
+import datetime
+
+from ztfluigi.model.camera import load_camera
+from ztfluigi.model.ids import night_nid, rcid
+from ztfluigi.services import candidates, postgres
 from ztfluigi.services.settings import settings
 
 
 def add_parser(subparsers) -> None:
-    parser = subparsers.add_parser("db", help="the embedded database server: start, stop, or print its URI")
-    parser.add_argument("action", choices=("start", "stop", "uri"))
+    parser = subparsers.add_parser("db", help="the database: start or stop the embedded server, print its URI, prepare nights to come")
+    parser.add_argument("action", choices=("start", "stop", "uri", "prepare"))
+    parser.add_argument("--night", help="first night to prepare, YYYY-MM-DD (default today, UT)")
+    parser.add_argument("--nights", type=int, default=2, help="how many nights to prepare (default 2)")
 
 
 def run(args) -> int:
@@ -16,6 +22,11 @@ def run(args) -> int:
     if args.action == "stop":
         postgres.stop(root)
         print(f"database of {root} is stopped")
+    elif args.action == "prepare":
+        first = args.night or datetime.datetime.now(datetime.UTC).date().isoformat()
+        nid = night_nid(first)
+        made = candidates.prepare(range(nid, nid + args.nights), [rcid(ccdid, qid) for ccdid, qid in load_camera(settings().camera).quadrants])
+        print(f"{made} partitions of candidates made for {args.nights} nights from {first}")
     else:
-        print(f"postgresql://postgres@/postgres?host={postgres.serve(root)}&port={postgres.PORT}")
+        print(postgres.ensure(root))
     return 0

@@ -43,6 +43,19 @@ def sealed(night: str) -> dict[str, dict[int, dict]]:
     return files
 
 
+def programmes(night: str) -> list[int]:
+    """Programmes that have sealed packets of a night."""
+    found = database.query("select distinct programid from alerts where run = %s and night = %s and state = 'sealed' order by programid",
+                           (settings().run, night), rows=tuple)
+    return [programid for programid, in found]
+
+
+def archived(night: str, programid: int) -> list[tuple[str, str, int]]:
+    """Archive files with sealed packets of a night and programme: (file, provid, packets), in order of name."""
+    return database.query("select file, provid, count(*) from alerts where run = %s and night = %s and programid = %s and state = 'sealed' "
+                          "group by file, provid order by file", (settings().run, night, programid), rows=tuple)
+
+
 def mark_delivered(cursor, placed: Mapping[int, tuple[str, int, int]]) -> None:
     """Note (topic, partition, offset) of packets that a broker has taken, by candid."""
     if placed:

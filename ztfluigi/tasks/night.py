@@ -8,9 +8,10 @@ from targets import rawfiles
 from targets.current import registry
 from targets.sealed import Stage
 from ztfluigi.model.errors import BadInput
-from ztfluigi.model.ids import SkyCell, night_code
-from ztfluigi.services import broker
+from ztfluigi.model.ids import SkyCell, night_code, night_nid, rcid
+from ztfluigi.services import broker, candidates
 from ztfluigi.tasks import process, progress
+from ztfluigi.tasks.alert_archive import archives
 from ztfluigi.tasks.alerts import AlertPackets
 from ztfluigi.tasks.base import Built, Choice, Product
 from ztfluigi.tasks.calibration import BiasImage, FlatImage
@@ -124,12 +125,12 @@ class NightProducts(Choice):
         return [*self.masters(), *(ExposureProducts(exposure) for exposure in sorted({name.exposure for name in self.names()}))]
 
     def requires_more(self):
-        """References of cells observed tonight that have none and now have enough good epochs (paper 3.7)."""
+        """The night's tarballs of alerts; references of cells observed tonight that have none and now have enough good epochs (paper 3.7)."""
         cells = {SkyCell(name.field, name.filter, name.ccdid, qid) for name in self.names() if name.type == "o"
                  for ccdid, qid in camera().quadrants if ccdid == name.ccdid}
         wanted = [ReferenceInputs(cell.field, cell.filter, cell.ccdid, cell.qid) for cell in sorted(cells)]
         needed = configuration("reference_inputs").min_inputs
-        return [*self.injections(),
+        return [*self.injections(), *archives(self.night),
                 *(ReferenceCatalog(task.field, task.filter, task.ccdid, task.qid) for task in wanted if len(task.chosen()) >= needed)]
 
     def injections(self) -> list[Product]:
@@ -145,6 +146,8 @@ class NightProducts(Choice):
         return super().complete() and all(task.complete() for task in [*self.requires(), *self.requires_more()])
 
     def build(self, stage: Stage) -> Built:
+        # the candidates table is made ready for the night to come (paper 2.3)
+        candidates.prepare([night_nid(self.night) + 1], [rcid(ccdid, qid) for ccdid, qid in camera().quadrants])
         return Built(numbers={"chosen": self.choose(), "counts": registry().counts(self.night)})
 
 
