@@ -32,6 +32,8 @@ ERROR_REACH = 2
 BRIGHT = 300.0
 #: Blocks of 8 x 8 pixels whose score exceeds this anywhere, in either sign, do not measure the background.
 QUIET = 3.5
+#: Width of the corrected score above which it is divided by that width.
+WIDEST = 1.05
 #: Largest variance given to a pixel for such errors, in variances of the sky.
 MAX_VARIANCE = 1e5
 #: Astrometric mismatch below which the score does not trust the catalogues [pix].
@@ -131,6 +133,9 @@ def subtract(science: Calibrated, science_psf: PsfModel, science_zp: float, refe
     _finish(residual_nodes, response, tiles.rows, tiles.cols, usable, mask, int(Mask.NAN), background, data, score, scorr)
     psf = psf_grid[psf_grid.shape[0] // 2, psf_grid.shape[1] // 2]
     metrics = _metrics(data, sigma, score, scorr, mask, usable, psf)
+    if metrics["score_width"] > WIDEST:
+        # Noise that nobody modelled (fringes, correlated pixels) shows in the score: its own width is then the unit.
+        scorr /= np.float32(metrics["score_width"])
     limit = 5.0 * max(metrics["sky_score_width"], 1e-3) / float(np.median(response[:, :, 1]))
     metrics |= {"star_residual": float(np.sqrt(residuals.max())), "diffmaglim": float(science_zp - 2.5 * np.log10(limit)),
                 "flux_ratio": float(ratio((shape[1] - 1) / 2, (shape[0] - 1) / 2)), "flux_ratio_scatter": ratio.scatter,
