@@ -88,7 +88,7 @@ def _moffat(fwhm: float) -> np.ndarray:
     return stamp / stamp.sum()
 
 
-MOFFATS = {round(float(f), 1): _moffat(f) for f in FWHMS}
+MOFFATS = [_moffat(f) for f in FWHMS]
 
 
 def _pair(science: np.ndarray, template: np.ndarray):
@@ -110,14 +110,20 @@ def _pair(science: np.ndarray, template: np.ndarray):
     variances = [np.full((STAMP, STAMP), n**2, np.float32) for n in (noise[0], ratio * noise[1])]
     tiles = TileGrid.covering((STAMP, STAMP), STAMP)
     near = away & (rows > 3) & (rows < STAMP - 4) & (cols > 3) & (cols < STAMP - 4)
-    best = None
-    for first in MOFFATS.values():
-        for second in MOFFATS.values():
-            made = proper_difference(*images, *variances, lambda j, i: (first, second), tiles=tiles, astrometric_rms=(0.0, 0.0))
-            loss = float(np.mean(np.minimum(np.abs(made[1][near]), 10.0)))
-            if best is None or loss < best[0]:
-                best = loss, made[0], made[1], made[4][0, 0]
-    return (*best[1:], float(np.hypot(noise[0], ratio * noise[1])), static)
+    made = {}
+
+    def loss(pair):
+        if pair not in made:
+            first, second = (MOFFATS[k] for k in pair)
+            made[pair] = proper_difference(*images, *variances, lambda j, i: (first, second), tiles=tiles, astrometric_rms=(0.0, 0.0))
+        return float(np.mean(np.minimum(np.abs(made[pair][1][near]), 10.0)))
+
+    # Every second width first, then the neighbours of the best pair.
+    first, second = min(((i, j) for i in range(0, len(FWHMS), 2) for j in range(0, len(FWHMS), 2)), key=loss)
+    best = min(((i, j) for i in range(first - 1, first + 2) for j in range(second - 1, second + 2) if 0 <= min(i, j) and max(i, j) < len(FWHMS)),
+               key=loss)
+    data, score, _, _, psfs = made[best]
+    return data, score, psfs[0, 0], float(np.hypot(noise[0], ratio * noise[1])), static
 
 
 def _beside(candidate: dict, sign: float, ours, ipac: np.ndarray) -> dict:

@@ -33,7 +33,7 @@ BRIGHT = 300.0
 #: Blocks of 8 x 8 pixels whose score exceeds this anywhere, in either sign, do not measure the background.
 QUIET = 3.5
 #: Width of the corrected score above which it is divided by that width.
-WIDEST = 1.05
+WIDEST = 1.1
 #: Largest variance given to a pixel for such errors, in variances of the sky.
 MAX_VARIANCE = 1e5
 #: Astrometric mismatch below which the score does not trust the catalogues [pix].
@@ -129,13 +129,14 @@ def subtract(science: Calibrated, science_psf: PsfModel, science_zp: float, refe
     known = np.isfinite(place).all(axis=0)
     residuals = add_residual_noise(score, scorr, usable, *place[:, known], flux[known], clean[known])
     # Static sources are gone from D, so what is left of the background shows there without their wings.
-    residual_nodes = residual_background(data, sigma, _quiet(score, usable, QUIET), config.background_mesh, node_x, node_y).astype(np.float32)
+    quiet = _quiet(score, usable, QUIET)
+    residual_nodes = residual_background(data, sigma, quiet, config.background_mesh, node_x, node_y).astype(np.float32)
     _finish(residual_nodes, response, tiles.rows, tiles.cols, usable, mask, int(Mask.NAN), background, data, score, scorr)
     psf = psf_grid[psf_grid.shape[0] // 2, psf_grid.shape[1] // 2]
     metrics = _metrics(data, sigma, score, scorr, mask, usable, psf)
-    if metrics["score_width"] > WIDEST:
+    if (unit := _core_width(scorr[::3, ::3][usable[::3, ::3]])) > WIDEST:
         # Noise that nobody modelled (fringes, correlated pixels) shows in the score: its own width is then the unit.
-        scorr /= np.float32(metrics["score_width"])
+        scorr /= np.float32(unit)
     limit = 5.0 * max(metrics["sky_score_width"], 1e-3) / float(np.median(response[:, :, 1]))
     metrics |= {"star_residual": float(np.sqrt(residuals.max())), "diffmaglim": float(science_zp - 2.5 * np.log10(limit)),
                 "flux_ratio": float(ratio((shape[1] - 1) / 2, (shape[0] - 1) / 2)), "flux_ratio_scatter": ratio.scatter,
@@ -224,6 +225,11 @@ def _bilinear(nodes: np.ndarray, x, y) -> np.ndarray:
     i, j = (x // GRID).astype(int), (y // GRID).astype(int)
     fx, fy = x / GRID - i, y / GRID - j
     return ((1 - fy) * ((1 - fx) * nodes[j, i] + fx * nodes[j, i + 1]) + fy * ((1 - fx) * nodes[j + 1, i] + fx * nodes[j + 1, i + 1]))
+
+
+def _core_width(values: np.ndarray) -> float:
+    """Width of a normal distribution from its middle 38 per cent, which sources reach last; 1 where there are too few values."""
+    return float(np.subtract(*np.percentile(values, (69.146, 30.854)))) if len(values) > 300 else 1.0
 
 
 def _metrics(data, sigma, score, scorr, mask, usable, psf) -> dict:
