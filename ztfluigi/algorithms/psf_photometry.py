@@ -10,6 +10,7 @@ from numba import njit
 from ztfluigi.algorithms import psf_kernels as kernels
 from ztfluigi.algorithms.neighbours import find_neighbours
 from ztfluigi.algorithms.source_search import box_or, find_sources, remove_mesh_sky
+from ztfluigi.algorithms.wing_noise import wing_excess
 from ztfluigi.model.columns import PSFCAT, dtype_of
 from ztfluigi.model.config.photometry import PsfPhotometryConfig
 from ztfluigi.model.maskbits import UNUSABLE, Mask
@@ -17,6 +18,8 @@ from ztfluigi.model.psf import PsfModel
 
 #: Steps that lower chi-square by less than the square of this are not taken.
 _TOLERANCE = 0.03
+#: Stars of this much light over the noise of a sky pixel have wings that can be told from it.
+_BRIGHT = 2000.0
 
 
 @dataclass
@@ -104,6 +107,7 @@ class Fitter:
         self.psf_error = max(config.psf_error, psf.error)
         self.stamp = psf.render((psf.shape[1] - 1) / 2, (psf.shape[0] - 1) / 2)
         self.norm = float(np.sum(self.stamp**2))
+        self.excess = np.zeros(self.residual.shape, np.float32)
         self.fit_half = int(np.clip(np.ceil(config.fit_radius_fwhm * self.fwhm), 3, kernels.HALF))
 
     def stars(self, x, y, flux, *, added: bool = False) -> Stars:
@@ -146,7 +150,14 @@ class Fitter:
         kernels.measure_stars(*common, information, quality)
         first, pairs = find_neighbours(stars.x, stars.y, self.residual.shape, 2.0 * self.fwhm)
         sigma = kernels.flux_sigma(*common, information, first, pairs, free)
-        return sigma, quality[:, 0], quality[:, 1]
+        row, column = (np.clip(np.rint(v).astype(int), 0, n - 1) for v, n in zip((stars.y, stars.x), self.residual.shape, strict=True))
+        return np.hypot(sigma, np.sqrt(self.excess[row, column]) / self.norm), quality[:, 0], quality[:, 1]
+
+    def doubt_wings(self, stars: Stars) -> None:
+        """Note what is left of the wings of bright stars: errors common to the pixels of a source, which add up in its flux."""
+        bright = stars.keep((stars.flux > _BRIGHT * self.noise.sky_sigma) | (stars.fit_half > self.fit_half))
+        wing_excess(self.residual, self.noise.variance, self.noise.slope, self.noise.floor, bright.x, bright.y,
+                    np.full(len(bright.x), self.fwhm), bright.draw_half + 4.0, self.excess)
 
     def drop(self, stars: Stars, which: np.ndarray) -> Stars:
         """Give the light of some stars back to the residual and forget them."""
@@ -189,7 +200,8 @@ class Fitter:
         h = int(np.clip(round(1.8 * self.fwhm), 4, 6))
         stamp = np.ascontiguousarray(self.stamp[kernels.HALF - h:kernels.HALF + h + 1, kernels.HALF - h:kernels.HALF + h + 1])
         n = self.noise
-        y, x, flux = find_sources(self.residual, n.variance, n.slope, n.floor, self.data, n.sky_sigma, stamp,
+        variance = n.variance + self.excess / np.float32(self.norm)
+        y, x, flux = find_sources(self.residual, variance, n.slope, n.floor, self.data, n.sky_sigma, stamp,
                                   self.config.residual_error, self.config.detect_snr)
         return self.stars(x, y, flux, added=True)
 
@@ -226,6 +238,7 @@ def fit_catalogue(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, detecti
     stars = fitter.merge(stars, 0.4 * fitter.fwhm)
     stars.x0, stars.y0 = stars.x.copy(), stars.y.copy()
     fitter.remove_sky()
+    fitter.doubt_wings(stars)
     found = fitter.search()
     fitter.draw(found, -1.0)
     stars = stars.join(found)
