@@ -132,7 +132,7 @@ class SourceCatalog(OfQuadrant, Product):
     exposure = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
-    version = "1.2.0"
+    version = "1.3.0"
     sections = ("background", "psf", "psf_photometry", "apertures", "zero_point")
     kernels = True
 
