@@ -24,10 +24,9 @@ STAGES = ("IngestCcd", "SplitCcd", "BiasImage", "FlatImage", "CalibratedImage", 
 def text(root: Path, night: str) -> str:
     """The report of a night as a person reads it."""
     truth = Truth(root)
-    lines = [f"\nnight {night} against truth", *calibration_lines(root, truth, night), *event_lines(truth, night), "", "what each alert was"]
-    lines += alert_lines(truth, night)
+    lines = [f"\nnight {night} against truth", *calibration_lines(root, truth, night), *event_lines(truth, night)]
     lines += ["", "seconds per stage (CPU, mean of a product; products; peak MiB)", *stage_lines()]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "what each alert was", *alert_lines(truth, night)])
 
 
 def example(night: str) -> str:
@@ -172,10 +171,32 @@ def distance_to_segment(place, start, end) -> float:
 
 
 def alert_lines(truth: Truth, night: str) -> list[str]:
-    """How many packets were of what, per sign."""
-    counts = Counter((kind, c["isdiffpos"]) for c, kind in classified(truth, night_candidates(night)) if c["fate"] == "packet")
-    kinds = sorted({kind for kind, _ in counts})
-    return [f"  {kind:22s} {counts[kind, 't']:4d} positive {counts[kind, 'f']:4d} negative" for kind in kinds] or ["  no alerts"]
+    """A line an object, of its alerts of the night and what they were in truth; then how many alerts there were of each kind."""
+    alerts = [(c, kind) for c, kind in classified(truth, night_candidates(night)) if c["fate"] == "packet"]
+    if not alerts:
+        return ["  no alerts"]
+    objects: dict[str, list] = {}
+    for c, kind in sorted(alerts, key=lambda pair: (pair[1], pair[0]["objectid"] or "", pair[0]["jd"])):
+        objects.setdefault(c["objectid"] or "unnamed", []).append((c, kind))
+    lines = [f"  {'object':12s} {'alerts':>6s} {'magpsf':>7s} {'rb':>5s} {'seen before':>11s}  in truth"]
+    for name, group in objects.items():
+        last, kind = group[-1]
+        signs = "".join(sorted({"+" if c["isdiffpos"] == "t" else "-" for c, _ in group}))
+        rb = np.mean([np.nan if c["rb"] is None else c["rb"] for c, _ in group])
+        lines.append(f"  {name:12s} {len(group):4d} {signs:>2s}{np.mean([c['magpsf'] for c, _ in group]):7.2f} {rb:5.2f} "
+                     f"{(last['ndethist'] or 1) - 1:11d}  {in_truth(truth, last, kind)}")
+    counts = Counter((kind, c["isdiffpos"]) for c, kind in alerts)
+    return [*lines, "", *(f"  {kind:22s} {counts[kind, 't']:4d} positive {counts[kind, 'f']:4d} negative" for kind in sorted({k for k, _ in counts}))]
+
+
+def in_truth(truth: Truth, candidate: dict, kind: str) -> str:
+    """What an alert was in truth, with its number and magnitude there; for an asteroid also whom its packet names."""
+    if kind in ("transient", "asteroid"):
+        points = truth.points(candidate["exposure"])
+        point = points[separation_arcsec(points["ra"], points["dec"], candidate["ra"], candidate["dec"]).argmin()]
+        named = {None: "", "null": ", named nothing"}.get(candidate["ssnamenr"], f", named {candidate['ssnamenr']}") if kind == "asteroid" else ""
+        return f"{kind} {abs(point['id'])} of {point['mag']:.2f} mag{named}"
+    return kind
 
 
 def stage_lines() -> list[str]:
