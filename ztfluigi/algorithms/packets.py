@@ -17,8 +17,10 @@ GAIA_RADIUS_ARCSEC = 90.0
 GAIA_BRIGHT_MAG = 14.0
 
 _NO_REFERENCE = {"ranr": MISSING, "decnr": MISSING}
-_OF_LIMITS = frozenset(("jd", "fid", "pid", "diffmaglim", "pdiffimfilename", "programpi", "programid", "nid", "rcid", "field", "magzpsci",
-                        "magzpsciunc", "magzpscirms", "clrcoeff", "clrcounc", "rbversion"))
+_LIMIT_FIELDS = tuple(field for field in alert_schema.PRV_CANDIDATE if field.name in (
+    "jd", "fid", "pid", "diffmaglim", "pdiffimfilename", "programpi", "programid", "nid", "rcid", "field", "magzpsci", "magzpsciunc",
+    "magzpscirms", "clrcoeff", "clrcounc", "rbversion"))
+_BLANK = dict.fromkeys(field.name for field in alert_schema.PRV_CANDIDATE)
 _NAMES = {"science": "candid{candid}_pid{pid}_targ_sci.fits.gz", "template": "candid{candid}_ref.fits.gz",
           "difference": "candid{candid}_pid{pid}_targ_{sign}.fits.gz"}
 
@@ -120,8 +122,7 @@ def _history(detections: Sequence[Mapping], limits: Sequence[Mapping], context: 
     versions = {"rbversion": context.get("rbversion")}
     seen = {row["pid"] for row in detections}
     made = [_record(alert_schema.PRV_CANDIDATE, row, versions, {}) for row in detections]
-    made += [_record(alert_schema.PRV_CANDIDATE, {name: row[name] for name in _OF_LIMITS & row.keys()}, versions, {})
-             for row in limits if row["pid"] not in seen]
+    made += [_BLANK | _record(_LIMIT_FIELDS, row, versions, {}) for row in limits if row["pid"] not in seen]
     return sorted(made, key=lambda row: row["jd"]) or None
 
 
