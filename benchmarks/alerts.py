@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import delivery
 from benchmarks.meter import figure
 from targets import current, paths
 from targets.codecs import alert, catalog
@@ -48,6 +49,7 @@ def measure(*, quick: bool, seed: int) -> None:
             database.disconnect()
             postgres.stop(Path(folder))
             os.environ |= {name: value for name, value in before.items() if value is not None}
+    delivery.measure(seed=seed)
 
 
 def build_rate(seed: int, n: int = 200) -> tuple[float, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.meter import emit
+from benchmarks.meter import figure
 from targets.codecs import alert
 from ztfluigi.algorithms import packets
 from ztfluigi.model.alert_schema import CUTOUTS
@@ -22,18 +23,15 @@ REPEATS = 3
 TARGET = 1000.0
 
 
-def measure(seed: int = 1) -> None:
+def measure(*, seed: int = 1) -> None:
     """Packets delivered a second of time, and a second of the publisher's CPU; the best of three deliveries of 1,000 packets.
 
     Counted from the pending rows of the ledger to their delivery noted in it: tarballs read, every packet checked against its schema,
-    sent to Apache Kafka on this machine, acknowledged.
+    sent to Apache Kafka on this machine, acknowledged. Null where Java or Maven is missing.
     """
-    if kafka_server.missing():
-        rates, n = (None, None), 0
-    else:
-        rates, n = _rates(seed), REPEATS * QUADRANTS * EVENTS
+    rates, n = (_rates(seed), REPEATS * QUADRANTS * EVENTS) if not kafka_server.missing() else ((math.nan, math.nan), 0)
     for name, rate, target in zip(("alerts.deliver_per_s", "alerts.deliver_per_cpu_s"), rates, (TARGET, None), strict=True):
-        emit({"figure": name, "value": rate and round(rate, 1), "unit": "packets/s", "n": n, "target": target, "seed": seed})
+        figure(name, rate, "packets/s", n, target, seed)
 
 
 def _rates(seed: int) -> tuple[float, float]:

@@ -110,10 +110,7 @@ class Publisher:
         self._producer.close(timeout=self.timeout_s if kind is None else 0)
 
     def send(self, messages: Iterable[tuple[str, bytes | None, bytes]]) -> Sent:
-        """Send (topic, key, value) and wait for the answers; the first are on their way while the last are still being made.
-
-        What is wrong with one message does not stop the others.
-        """
+        """Send (topic, key, value) and wait for the answers; what is wrong with one message does not stop the others."""
         errors, answered, trouble = load().errors, [], ""
         messages = iter(messages)
         for topic, key, value in messages:

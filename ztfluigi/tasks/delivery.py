@@ -105,7 +105,7 @@ def _send(cursor, publisher: broker.Publisher, file: str, rows: Mapping[int, dic
                     sending.append(candid)
                     yield topic or broker.topic_of(rows[candid]["night"], rows[candid]["programid"]), str(candid).encode(), packet
 
-    sent = publisher.send(messages())
+    sent = publisher.send(list(messages()))  # all read before the first is sent: the two would contend for the interpreter
     answers = dict(zip(sending, sent.answers, strict=True))
     placed = {candid: (one.topic, one.partition, one.offset) for candid, one in answers.items() if isinstance(one, broker.Placed)}
     refused |= {candid: one for candid, one in answers.items() if isinstance(one, str)}
