@@ -71,9 +71,9 @@ def _image(figure, axis, plot: QuadrantPlot):
     step = max(1, -(-max(plot.data.shape) // PIXELS))
     ny, nx = (n // step * step for n in plot.data.shape)
     blocks = (ny // step, step, nx // step, step)
-    image = np.nanmax(np.where(np.isfinite(plot.data), plot.data, 0.0)[:ny, :nx].reshape(blocks), axis=(1, 3)) if step > 1 else plot.data
-    sky = float(np.nanmedian(image))
-    noise = max(float(sky - np.nanpercentile(image, 16)), 1e-3)
+    image = np.nan_to_num(plot.data[:ny, :nx], nan=0.0, posinf=0.0, neginf=0.0).reshape(blocks).max(axis=(1, 3))
+    sky = float(np.median(image))
+    noise = max(sky - float(np.percentile(image, 16)), 1e-3)
     axis.imshow(image, origin="lower", cmap="gray_r", norm=AsinhNorm(5 * noise, sky - 4 * noise, sky + 200 * noise), extent=(0, nx, 0, ny),
                 interpolation="nearest")
     if plot.mask is not None:

@@ -112,7 +112,7 @@ class ReferenceCatalog(_OfCell, Product):
     filter = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
-    version = "1.1.0"
+    version = "1.2.0"
     sections = ("background", "psf", "psf_photometry", "apertures")
     kernels = True
 
