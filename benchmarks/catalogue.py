@@ -10,7 +10,7 @@ from ztfluigi.model.maskbits import UNUSABLE
 
 EPOCHS = 3
 FALSE_REACH_PIX = 3.0
-CROWDED_SNR = 20.0
+CROWDED_MAG = 16.5, 17.5
 
 
 def measure(case: Case) -> None:
@@ -18,11 +18,12 @@ def measure(case: Case) -> None:
     epochs = night(case).epochs[:EPOCHS]
     seen = np.concatenate([_seen(epoch) for epoch in epochs])
     false = np.concatenate([_false(epoch) for epoch in epochs])
-    case.figure("catalogue.complete", seen.mean() if len(seen) else np.nan, "fraction", len(seen), 0.9)
+    case.figure("catalogue.complete", seen.mean() if len(seen) else np.nan, "fraction", len(seen),
+                0.95 if case.density == "high-lat" else None)
     case.figure("catalogue.false", false.mean(), "fraction", len(false), 0.01)
     if case.density == "plane":
         ratio = np.concatenate([_error_ratio(epoch) for epoch in epochs])
-        case.figure("catalogue.crowded_ratio", width(ratio), "ratio", len(ratio), 2.0, suffix=False)
+        case.figure("catalogue.crowded_ratio", width(ratio), "ratio", len(ratio), 1.5, suffix=False)
 
 
 def _seen(epoch: Epoch) -> np.ndarray:
@@ -48,8 +49,8 @@ def _false(epoch: Epoch) -> np.ndarray:
 
 
 def _error_ratio(epoch: Epoch) -> np.ndarray:
-    """Flux errors over the bound of the same star alone, S/N between 20 and 100 alone."""
+    """Flux errors of stars of magnitude 17 over the bound of the same star alone."""
     found = matched(epoch)
-    chosen = (found.snr > CROWDED_SNR) & (found.snr < 100.0)
+    chosen = (found.stars["mag"] > CROWDED_MAG[0]) & (found.stars["mag"] < CROWDED_MAG[1])
     bound = bounds(epoch.truth, found.stars["dn"])[0] * found.flux / found.stars["dn"]
     return ((found.rows["flux"] - found.flux) / bound)[chosen]
