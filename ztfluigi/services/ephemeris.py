@@ -45,15 +45,9 @@ def propagate(elements: np.ndarray, jd: float) -> np.ndarray:
     states = np.zeros(len(elements), STATE)
     for name in ("designation", "h", "slope"):
         states[name] = elements[name]
-    motion = GAUSS_DEG / elements["a"] ** 1.5
-    perihelion = elements["epoch"] - ((elements["mean_anomaly"] + 180.0) % 360.0 - 180.0) / motion
-    columns = zip(elements["epoch"].tolist(), elements["e"].tolist(), elements["inclination"].tolist(),
-                  (elements["a"] * (1.0 - elements["e"])).tolist(), elements["peri"].tolist(), perihelion.tolist(), elements["node"].tolist(),
-                  strict=True)
-    kete, columns = _kete(), list(columns)
     for begin in range(0, len(states), PIECE):
-        given = [kete.CometElements("", *row).state for row in columns[begin:begin + PIECE]]
-        _fill(states[begin:begin + PIECE], _n_body(given, jd))
+        piece = slice(begin, begin + PIECE)
+        _fill(states[piece], _n_body(_given(elements[piece]), jd))
     states["jd"] = jd
     return states
 
@@ -80,6 +74,15 @@ def earth(jds) -> np.ndarray:
     _fill(rows, [kete.spice.get_state("earth", float(jd), center="Sun", frame=kete.Frames.Ecliptic) for jd in jds])
     rows["jd"] = jds
     return rows
+
+
+def _given(elements: np.ndarray) -> list:
+    """Elements as kete's states."""
+    kete = _kete()
+    perihelion = elements["epoch"] - ((elements["mean_anomaly"] + 180.0) % 360.0 - 180.0) * elements["a"] ** 1.5 / GAUSS_DEG
+    columns = (elements["epoch"], elements["e"], elements["inclination"], elements["a"] * (1.0 - elements["e"]), elements["peri"], perihelion,
+               elements["node"])
+    return [kete.CometElements("", *row).state for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def _n_body(states: list, jd: float) -> list:

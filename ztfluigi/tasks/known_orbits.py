@@ -28,6 +28,7 @@ class KnownOrbits(Choice):
     """Heliocentric states of all known objects at the middle of a night, by N-body integration; the orbit file as it is tonight is the choice."""
 
     night = luigi.Parameter()
+    priority = 10  # every quadrant of the night waits for it
 
     @classmethod
     def of_exposure(cls, exposure: str) -> KnownOrbits:
@@ -63,9 +64,9 @@ class KnownOrbits(Choice):
 
     def states(self) -> NightStates:
         """The sealed states; BadInput with the reason when this night has none."""
-        row = self.row()
-        if row.state != "sealed":
-            raise BadInput(row.reason)
+        row = self.output().row()
+        if row is None or row.state != "sealed":
+            raise BadInput(row.reason if row else f"KnownOrbits {self.night} is not built")
         path = self.path("states")
         return _read(path, path.stat().st_mtime_ns)
 
