@@ -78,7 +78,7 @@ def times() -> np.ndarray:
 def catalogue(n: int, seed: int) -> np.ndarray:
     """Orbits like those of the main belt, rounded as the file gives them; one in two hundred comes near the Earth."""
     rng, orbits = np.random.default_rng(seed), np.zeros(n, ELEMENT)
-    orbits["designation"] = [f"{BASE62[k // 10000 % 62]}{k % 10000:04d}" for k in range(n)]
+    orbits["designation"] = [_packed(k) for k in range(n)]
     orbits["h"], orbits["slope"] = rng.normal(17.5, 1.2, n).round(2), 0.15
     orbits["epoch"] = JD_NIGHT_ZERO + night_nid(NIGHT) - SPAN_DAYS
     for name in ("mean_anomaly", "peri", "node"):
@@ -88,6 +88,12 @@ def catalogue(n: int, seed: int) -> np.ndarray:
     near = slice(JUDGED, None, 200)
     orbits["e"][near] = (1.0 - rng.uniform(0.7, 1.2, len(orbits[near])) / orbits["a"][near]).round(7)
     return orbits
+
+
+def _packed(number: int) -> str:
+    if number < 620_000:
+        return f"{BASE62[number // 10000]}{number % 10000:04d}"
+    return "~" + "".join(BASE62[(number - 620_000) // 62**power % 62] for power in (3, 2, 1, 0))
 
 
 def write(path: Path, orbits: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from astropy.wcs import WCS
 
 from targets.codecs import alert
 from ztfluigi.cli import report
+from ztfluigi.model.wcs import separation_arcsec
 from ztfluigi.services import classifiers, database
 
 pytestmark = [pytest.mark.xdist_group("night"), pytest.mark.night, pytest.mark.db, pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -165,6 +166,27 @@ def test_packets_are_valid_and_carry_their_history(survey):
         names.setdefault(record["objectId"], []).append((record["candidate"]["ra"], record["candidate"]["dec"]))
     for places in names.values():
         assert max(np.ptp(np.array(places), axis=0)) * 3600 < 3.5
+
+
+def test_known_asteroids_are_named_in_their_candidates_and_nothing_else_is(survey):
+    night, orbits = survey.nights[-1], survey.truth.table("orbits")
+    names = {int(row["id"]): row["readable"].decode().strip(" ()") for row in orbits if row["known"]}
+    found = [c for c in report.night_candidates(night) if c["fate"] == "packet"]
+    right = {"named": 0, "nameless": 0}
+    for one in found:
+        points = survey.truth.points(one["exposure"])
+        movers = points[np.isin(points["id"], list(names))]
+        away = separation_arcsec(movers["ra"], movers["dec"], one["ra"], one["dec"])
+        if away.min() < 1.5:
+            assert one["ssnamenr"] == names[int(movers["id"][away.argmin()])] and one["ssdistnr"] < 1.5
+            assert abs(one["ssmagnr"] - 0.2 - movers["mag"][away.argmin()]) < 0.02  # V - r = 0.2 in the simulated sky
+            right["named"] += 1
+        elif away.min() > 31.0:
+            assert (one["ssnamenr"], one["ssdistnr"], one["ssmagnr"]) == ("null", -999.0, -999.0)
+            right["nameless"] += 1
+    assert min(right.values()) >= 4
+    known = survey.registry().current("KnownOrbits", night)
+    assert (known.state, known.numbers["n_orbits"], known.numbers["n_bad_lines"]) == ("sealed", len(names), 0)
 
 
 def test_nothing_is_left_half_written(survey):
