@@ -18,7 +18,7 @@ from targets.codecs import daophot, fits
 from targets.codecs import image as image_codec
 from targets.codecs import raw as raw_codec
 from targets.sealed import sha256
-from ztfluigi.algorithms import coadd, events, packets, quality
+from ztfluigi.algorithms import coadd, events, limits, packets, quality
 from ztfluigi.algorithms.catalogue import mark_sources, measure_quadrant
 from ztfluigi.algorithms.instrumental import reduce_quadrant
 from ztfluigi.algorithms.overscan import subtract_overscan
@@ -27,6 +27,7 @@ from ztfluigi.model import header_cards, infobits
 from ztfluigi.model.alert_schema import CUTOUTS
 from ztfluigi.model.camera import load_camera
 from ztfluigi.model.ids import FILTERS, SkyCell, exposure_id, night_id, object_name, processing_id, raw_id, rcid
+from ztfluigi.model.maskbits import UNUSABLE
 from ztfluigi.model.wcs import TpvWcs
 from ztfluigi.tasks import headers
 from ztfluigi.tasks.reference import as_quadrant
@@ -181,12 +182,14 @@ def difference(root: Path, epoch: Epoch, made: Reference, science: Science, mete
         task = SimpleNamespace(name=name, files=lambda: {"image": Path("scimrefdiffimg.fits.fz")})
         stamps, scores = scored(found, fates == "", (quadrant.data, result.reference, result.data))
         rows = headers.candidate_rows(task, ids, found, fates, header, ref_header, scores)
+        bad = (result.mask & np.uint16(UNUSABLE)) != 0
+        limits.local_limits(result.data, bad, lambda x, y: np.sum(result.psf_at(x, y) ** 2, axis=(-2, -1)), result.magzp)
     with meter.stage("difference_write"):
         values = {"FLXRATIO": metrics["flux_ratio"], "DIFSIGPX": metrics["noise"], "DIFFLIM": metrics["diffmaglim"], "INFOBITS": bits,
                   "STATUS": status, "CREATED": headers.created()}
         cards = header_cards.difference_cards(header, values, bits=infobits.bit_cards("difference"))
-        image_codec.write_difference(root / "difference.fits.fz", result.data, cards, noise=metrics["noise"])
-        image_codec.write_stamp(root / "diffimgpsf.fits", result.psf)
+        image_codec.write_difference(root / "difference.fits.fz", np.where(bad, np.float32(np.nan), result.data), cards, noise=metrics["noise"])
+        image_codec.write_difference_psf(root / "diffimgpsf.fits", result.psf, result.psf_grid)
     meter.sources |= {"subtract": result.metrics["n_match"], "events": len(found), "packets": int(np.count_nonzero(fates == ""))}
     with meter.stage("packets"):
         chosen, kept = found[fates == ""], [row for row, fate in zip(rows, fates, strict=True) if fate == ""]

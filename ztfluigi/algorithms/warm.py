@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ztfluigi.algorithms import events
+from ztfluigi.algorithms import events, forced, limits
 from ztfluigi.algorithms.catalogue import measure_quadrant
 from ztfluigi.algorithms.coadd import coadd, footprint
 from ztfluigi.algorithms.instrumental import reduce_quadrant
@@ -41,6 +41,9 @@ def load_kernels(config: Mapping[str, object]) -> None:
     difference = subtract(reduced, found.psf, ZERO_POINT, reference, psfcat_sci=found.psfcat, psfcat_ref=catalogue.psfcat,
                           config=config["difference"])
     events.extract(difference, wcs=reduced.wcs, psfcat_ref=catalogue.psfcat, reference_magzp=reference.magzp, config=config["events"])
+    limits.local_limits(difference.data, difference.mask != 0, lambda x, y: np.sum(difference.psf_at(x, y) ** 2, axis=(-2, -1)), ZERO_POINT)
+    stamp = np.zeros((2 * forced.HALF + 1,) * 2, np.float32)
+    forced.measure([stamp], [stamp], difference.psf[None], np.zeros((1, 2)), gain=GAIN)
 
 
 def _star_field(rng, x, y, flux) -> np.ndarray:
