@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks import real_bogus, real_calibration, real_detector, real_science, real_solar_system
+from benchmarks import real_bogus, real_calibration, real_detector, real_difference, real_science, real_solar_system
 
 DATA = Path(__file__).resolve().parents[1] / "shared" / "data"
 """The real-data folder: `shared/data` in the checkout, or beside it."""
 
-MODULES = (real_detector, real_calibration, real_science, real_solar_system, real_bogus)
+MODULES = (real_detector, real_calibration, real_science, real_difference, real_solar_system, real_bogus)
 """Each has `measure(data)`, which prints its figures from the folders below `data`."""
 
 
