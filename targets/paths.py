@@ -111,11 +111,11 @@ def calibration(night: str, caltype: str, filter: str, ccdid: int, qid: int, ext
                          f"ztf_{code}_{filter}_c{ccdid:02d}_q{qid}_{caltype}{extension}")
 
 
-def reference(cell: SkyCell, suffix: str) -> PurePosixPath:
-    """`archive/ref/FFF/field<6>/<fc>/ccd<CC>/q<Q>/ztf_<6>_<fc>_c<CC>_q<Q>_<suffix>`."""
+def reference(cell: SkyCell, suffix: str, variant: str = "") -> PurePosixPath:
+    """`archive/ref/FFF/field<6>/<fc>/ccd<CC>/q<Q>/ztf_<6>_<fc>_c<CC>_q<Q>_<suffix>`; a variant has a folder of its name below q<Q>."""
     field = f"{cell.field:06d}"
     return PurePosixPath("archive/ref", field[:3], f"field{field}", cell.filter, f"ccd{cell.ccdid:02d}", f"q{cell.qid}",
-                         f"ztf_{field}_{cell.filter}_c{cell.ccdid:02d}_q{cell.qid}_{suffix}")
+                         variant, f"ztf_{field}_{cell.filter}_c{cell.ccdid:02d}_q{cell.qid}_{suffix}")
 
 
 def matchfile(cell: SkyCell) -> PurePosixPath:

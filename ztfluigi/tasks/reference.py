@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import hashlib
 import tempfile
 
 import luigi
@@ -17,22 +19,88 @@ from targets.sealed import Stage
 from ztfluigi.algorithms import coadd, quality
 from ztfluigi.algorithms.catalogue import measure_quadrant
 from ztfluigi.model import header_cards, infobits
-from ztfluigi.model.errors import NoWork
+from ztfluigi.model.errors import BadInput, NoWork
 from ztfluigi.model.ids import FILTERS, SkyCell
 from ztfluigi.model.images import Calibrated, Coadd
 from ztfluigi.model.wcs import TpvWcs
 from ztfluigi.tasks import headers
-from ztfluigi.tasks.base import Built, Choice, Product
+from ztfluigi.tasks.base import GOOD, Built, Choice, Product, whole
 from ztfluigi.tasks.science import ScienceImage, load_science
 from ztfluigi.tasks.settings import camera, configuration, root, sections
 
 
 class _OfCell:
-    """One field, filter and quadrant."""
+    """One field, filter and quadrant; or a reference of one's own there, that cannot hold what is later than a night or in some exposures.
+
+    `before` (YYYY-MM-DD: only epochs of earlier nights) and `exclude` (exposures, separated by commas) are identity. Without them the key,
+    the path and the registry columns are those of the survey's reference; with them they are apart, and the survey never picks them up.
+    """
 
     @property
     def cell(self) -> SkyCell:
         return SkyCell(self.field, self.filter, self.ccdid, self.qid)
+
+    @property
+    def key(self) -> str:
+        words = [str(self.field), self.filter, str(self.ccdid), str(self.qid)]
+        words += [f"before={self.before}"] if self.before else []
+        return "/".join(words + ([f"exclude={','.join(self.excluded)}"] if self.excluded else []))
+
+    @property
+    def excluded(self) -> list[str]:
+        """The excluded exposures, sorted."""
+        found = sorted({word.strip() for word in self.exclude.split(",") if word.strip()})
+        if bad := [word for word in found if not (word.isdigit() and len(word) == 14)]:
+            raise BadInput(f"exclude: {bad[0]!r} is not an exposure, expected 14 digits, several separated by commas")
+        return found
+
+    @property
+    def variant(self) -> str:
+        """Name of the folder of a reference of one's own; empty for the survey's."""
+        words = [f"before{self.last_night}"] if self.before else []
+        words += [f"without{hashlib.sha256(','.join(self.excluded).encode()).hexdigest()[:12]}"] if self.excluded else []
+        return "_".join(words)
+
+    @property
+    def last_night(self) -> str:
+        """`before` as YYYYMMDD."""
+        try:
+            return datetime.date.fromisoformat(self.before).strftime("%Y%m%d")
+        except ValueError as error:
+            raise BadInput(f"before: {self.before!r} is not a night, expected YYYY-MM-DD") from error
+
+    def place(self) -> dict:
+        return {} if self.variant else super().place()
+
+    def path_of(self, tail: str):
+        """Path of one of its files."""
+        return paths.reference(self.cell, tail, self.variant)
+
+    def admits(self, exposure: str) -> bool:
+        """Whether an exposure may be in it."""
+        return exposure not in self.excluded and (not self.before or exposure[:8] < self.last_night)
+
+
+class _Locked:
+    """A product that is kept as it is once sealed (vbest 2), whatever becomes of settings and versions, while its files are whole.
+
+    `registry().mark(kind, key, vbest=1)` unlocks it: then the next request makes it again if it is stale.
+    """
+
+    def locked(self) -> bool:
+        row = registry().current(self.kind, self.key)
+        return row is not None and row.vbest == 2 and whole(row)
+
+    def settled_provid(self) -> tuple[str, bool]:
+        return (registry().current(self.kind, self.key).provid, True) if self.locked() else super().settled_provid()
+
+    def _seal(self, clock) -> None:
+        before = registry().current(self.kind, self.key)
+        if before is not None and before.vbest == 2:  # its files are lost
+            registry().mark(self.kind, self.key, vbest=1)
+        super()._seal(clock)
+        if self.row().state == GOOD:
+            registry().mark(self.kind, self.key, vbest=2)
 
 
 class ReferenceInputs(_OfCell, Choice):
@@ -42,10 +110,13 @@ class ReferenceInputs(_OfCell, Choice):
     filter = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
+    before = luigi.Parameter(default="")
+    exclude = luigi.Parameter(default="")
     sections = ("reference_inputs",)
 
     def choose(self) -> list:
         epochs = registry().select("ScienceImage", field=self.field, filter=self.filter, ccdid=self.ccdid, qid=self.qid)
+        epochs = [row for row in epochs if self.admits(row.exposure)]
         table = headers.epoch_table(epochs, camera().pixel_scale_arcsec)
         config = dataclasses.replace(configuration("reference_inputs"), min_inputs=0)  # too few is a verdict of build()
         return [epochs[i].exposure for i in coadd.select_inputs(table, filter_code=self.filter, config=config)]
@@ -57,19 +128,21 @@ class ReferenceInputs(_OfCell, Choice):
         return Built(numbers={"chosen": chosen})
 
 
-class ReferenceImage(_OfCell, Product):
+class ReferenceImage(_Locked, _OfCell, Product):
     """The co-add of the chosen epochs, with depth and uncertainty (product 6); locked once sealed."""
 
     field = luigi.IntParameter()
     filter = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
+    before = luigi.Parameter(default="")
+    exclude = luigi.Parameter(default="")
     version = "1.1.0"
     sections = ("reference",)
     kernels = True
 
     def inputs(self) -> ReferenceInputs:
-        return ReferenceInputs(self.field, self.filter, self.ccdid, self.qid)
+        return ReferenceInputs(self.field, self.filter, self.ccdid, self.qid, self.before, self.exclude)
 
     def epochs(self) -> list[ScienceImage]:
         return [ScienceImage(exposure, self.ccdid, self.qid) for exposure in self.inputs().chosen()]
@@ -87,7 +160,7 @@ class ReferenceImage(_OfCell, Product):
         return self.requires()
 
     def files(self):
-        return {role: paths.reference(self.cell, f"{role}.fits") for role in ("refimg", "refcov", "refunc")}
+        return {role: self.path_of(f"{role}.fits") for role in ("refimg", "refcov", "refunc")}
 
     def build(self, stage: Stage) -> Built:
         epochs = [task for task in self.epochs() if task.row().state == "sealed"]
@@ -102,26 +175,28 @@ class ReferenceImage(_OfCell, Product):
         image_codec.write_reference(stage, result, header_cards.reference_cards(values, bits=infobits.bit_cards("reference")))
         return Built(numbers={**result.metrics, "JDSTART": values["JDSTART"], "JDEND": values["JDEND"]}, infobits=bits, usable=bool(status),
                      reason=headers.sentence("reference", bits, status),
-                     place={**headers.footprint(wcs, shape), "fid": FILTERS[self.filter]})
+                     place={} if self.variant else {**headers.footprint(wcs, shape), "fid": FILTERS[self.filter]})
 
 
-class ReferenceCatalog(_OfCell, Product):
+class ReferenceCatalog(_Locked, _OfCell, Product):
     """PSF-fit and aperture catalogues of a reference (product 7)."""
 
     field = luigi.IntParameter()
     filter = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
+    before = luigi.Parameter(default="")
+    exclude = luigi.Parameter(default="")
     version = "1.2.0"
     sections = ("background", "psf", "psf_photometry", "apertures")
     kernels = True
 
     def requires(self):
-        return ReferenceImage(self.field, self.filter, self.ccdid, self.qid)
+        return ReferenceImage(self.field, self.filter, self.ccdid, self.qid, self.before, self.exclude)
 
     def files(self):
-        catalogues = {role: paths.reference(self.cell, f"{role}.fits") for role in ("refpsfcat", "refsexcat")}
-        return {**catalogues, "psf": paths.reference(self.cell, "refpsfmodel.fits")}
+        catalogues = {role: self.path_of(f"{role}.fits") for role in ("refpsfcat", "refsexcat")}
+        return {**catalogues, "psf": self.path_of("refpsfmodel.fits")}
 
     def build(self, stage: Stage) -> Built:
         image = self.requires()

@@ -1,0 +1,59 @@
+"""References of one's own, and the lock."""
+
+from __future__ import annotations
+
+import pytest
+
+from targets.rows import ProductRow
+from ztfluigi.model.errors import BadInput
+from ztfluigi.tasks.reference import ReferenceCatalog, ReferenceImage, ReferenceInputs, usable_reference
+
+CELL = 505, "zr", 6, 1
+NIGHTS = ["20181108", "20181109", "20181110"]
+EXPOSURES = [f"{night}{n:06d}" for night in NIGHTS for n in range(100, 110)]
+
+
+def test_the_surveys_reference_keeps_its_key_and_path():
+    image = ReferenceImage(*CELL)
+    assert image.key == "505/zr/6/1" and image.place()["field"] == 505
+    assert str(image.files()["refimg"]) == "archive/ref/000/field000505/zr/ccd06/q1/ztf_000505_zr_c06_q1_refimg.fits"
+
+
+def test_a_reference_of_ones_own_is_apart_and_its_catalogue_follows():
+    own = ReferenceCatalog(*CELL, before="2018-11-10", exclude=f"{EXPOSURES[1]}, {EXPOSURES[0]}")
+    same = ReferenceCatalog(*CELL, before="2018-11-10", exclude=f"{EXPOSURES[0]},{EXPOSURES[1]}")
+    image = own.requires()
+    assert own.key == same.key == f"505/zr/6/1/before=2018-11-10/exclude={EXPOSURES[0]},{EXPOSURES[1]}"
+    assert own.files() == same.files() and own.place() == {}
+    assert own.files()["refpsfcat"].parent == image.files()["refimg"].parent != ReferenceImage(*CELL).files()["refimg"].parent
+    assert image.inputs().before == "2018-11-10" and image.inputs().excluded == EXPOSURES[:2]
+
+
+@pytest.mark.parametrize("words", [{"before": "10 November"}, {"exclude": "2018"}])
+def test_words_that_mean_nothing_are_told(words):
+    with pytest.raises(BadInput, match="expected"):
+        ReferenceInputs(*CELL, **words).variant  # noqa: B018  the property raises
+
+
+def test_epochs_are_admitted_by_night_and_name():
+    inputs = ReferenceInputs(*CELL, before="2018-11-10", exclude=EXPOSURES[0])
+    assert [e for e in EXPOSURES if inputs.admits(e)] == EXPOSURES[1:20]
+
+
+def test_the_survey_does_not_use_a_reference_of_ones_own(registry):
+    own = ReferenceCatalog(*CELL, before="2018-11-10")
+    registry.seal(ProductRow(own.kind, own.key, "one", "sealed", **own.place()))
+    assert usable_reference(own.cell) is None
+    survey = ReferenceCatalog(*CELL)
+    registry.seal(ProductRow(survey.kind, survey.key, "two", "sealed", **survey.place()))
+    assert usable_reference(own.cell).provid == "two"
+
+
+def test_a_locked_reference_keeps_its_id_until_it_is_unlocked(registry):
+    image = ReferenceImage(*CELL)
+    registry.seal(ProductRow(image.kind, image.key, "as it was", "sealed", **image.place()))
+    assert image.provid() != "as it was"
+    registry.mark(image.kind, image.key, vbest=2)
+    assert image.settled_provid() == ("as it was", True) and image.complete()
+    registry.mark(image.kind, image.key, vbest=1)
+    assert image.provid() != "as it was" and not image.output().exists()
