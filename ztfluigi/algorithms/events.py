@@ -39,11 +39,14 @@ def extract(difference: Difference, *, wcs: TpvWcs, psfcat_ref: np.ndarray, refe
 
     The score of an event is that of its peak between the pixels: the threshold is the same wherever a source falls on them.
     wcs : of the science grid. psfcat_ref : catalogue of the reference (dtype PSFCAT), calibrated with reference_magzp [mag].
+    At most `max_events`, the highest of either sign: more only say that the difference failed, and their number is bounded in time and rows.
     Peaks on unusable pixels are no events (their score is 0); peaks whose fits meet within a pixel are one event.
     """
     x, y, sign = find_peaks(difference.scorr, PIXEL_SHARE * config.threshold, config.separation_pix)
     height = peak_heights(difference.scorr, x, y, sign)
-    high = height >= config.threshold
+    high = np.flatnonzero(height >= config.threshold)
+    if len(high) > config.max_events:
+        high = np.sort(high[np.argsort(-height[high], kind="stable")[:config.max_events]])
     x, y, sign, height = x[high], y[high], sign[high], height[high]
     psfs = difference.psf_grid.reshape(-1, *difference.psf_grid.shape[2:])
     j, i = difference.tiles.index(x, y)

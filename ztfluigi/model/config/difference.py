@@ -28,6 +28,7 @@ class EventConfig:
     threshold: float = knob(5.0, "lowest absolute score of an event", low=3.0)
     separation_pix: int = knob(2, "an event is the highest score within this many pixels", unit="pix", low=1)
     fit_radius_pix: float = knob(4.5, "radius of the PSF fit", unit="pix", low=2.0)
+    max_events: int = knob(5000, "events measured at most, highest score first: so many are the mark of a difference that failed", low=1)
     max_shift_pix: float = knob(1.5, "largest distance of the fitted position from the peak of the score", unit="pix", low=0.5)
 
 
