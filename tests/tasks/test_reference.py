@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
+import luigi
 import pytest
 
 from targets.rows import ProductRow
 from ztfluigi.model.errors import BadInput
-from ztfluigi.tasks.reference import ReferenceCatalog, ReferenceImage, ReferenceInputs, usable_reference
+from ztfluigi.tasks import process
+from ztfluigi.tasks.base import Built, Product
+from ztfluigi.tasks.reference import ReferenceCatalog, ReferenceImage, ReferenceInputs, _Locked, usable_reference
 
 CELL = 505, "zr", 6, 1
 NIGHTS = ["20181108", "20181109", "20181110"]
+WORLD = {"setting": 1}
 EXPOSURES = [f"{night}{n:06d}" for night in NIGHTS for n in range(100, 110)]
 
 
@@ -57,3 +63,34 @@ def test_a_locked_reference_keeps_its_id_until_it_is_unlocked(registry):
     assert image.settled_provid() == ("as it was", True) and image.complete()
     registry.mark(image.kind, image.key, vbest=1)
     assert image.provid() != "as it was" and not image.output().exists()
+
+
+class Kept(_Locked, Product):
+    """A locked product of a setting."""
+
+    name = luigi.Parameter()
+
+    def files(self):
+        return {"text": PurePosixPath(f"ops/{self.name}.txt")}
+
+    def critical(self):
+        return dict(WORLD)
+
+    def build(self, stage):
+        stage["text"].write_text(str(WORLD["setting"]))
+        return Built()
+
+
+def test_a_locked_product_outlives_its_settings_and_is_mended_when_its_file_is_lost(registry, tmp_path, monkeypatch):
+    def ask() -> bool:
+        process.PROVIDS.clear()
+        return luigi.build([Kept("x")], local_scheduler=True, log_level="CRITICAL")
+
+    assert ask() and registry.current("Kept", "x").vbest == 2
+    monkeypatch.setitem(WORLD, "setting", 2)
+    assert ask() and (tmp_path / "ops/x.txt").read_text() == "1"
+    (tmp_path / "ops/x.txt").unlink()
+    assert ask() and (tmp_path / "ops/x.txt").read_text() == "2" and registry.current("Kept", "x").vbest == 2
+    registry.mark("Kept", "x", vbest=1)
+    monkeypatch.setitem(WORLD, "setting", 3)
+    assert ask() and (tmp_path / "ops/x.txt").read_text() == "3"
