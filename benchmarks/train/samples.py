@@ -14,6 +14,7 @@ from benchmarks.truth import measure as measure_epoch
 from ztfluigi.algorithms import cutouts, events, real_bogus
 from ztfluigi.algorithms.catalogue import measure_quadrant
 from ztfluigi.algorithms.coadd import coadd, footprint
+from ztfluigi.algorithms.noise import pixel_sigma
 from ztfluigi.algorithms.subtract import subtract
 from ztfluigi.model.images import Calibrated, Coadd
 from ztfluigi.model.psf import PsfModel
@@ -34,8 +35,9 @@ EDGE_PIX = 3.0
 """Injected sources keep this distance from the edge, no more: nearness to it alone must not look bogus."""
 REAL_PIX, UNSURE_PIX = 2.0, 4.0
 """An event this near to a source is that source; one a little farther is left out."""
-SPIKES, DIPOLES = 60, 60
-"""Unmasked cosmic rays and displaced stars planted in an image: what masks and registration miss now and then, and other surveys more."""
+SPIKES, DIPOLES, DARK = 60, 60, 40
+"""Unmasked cosmic rays, displaced stars and dark pixels planted in an image: what masks and registration miss now and then, and other
+surveys more."""
 VARIED_SNR = 4.0
 """A catalogued object that changed by this many errors is real; one that changed less, but not nothing, is left out."""
 VARIED_MAG = 0.01
@@ -113,7 +115,9 @@ def _image(case: Case, number: int, plain, steady, rng, folder: Path) -> Image:
     points, streaks = _sources(plain, steady, rng)
     epoch = measure_epoch(_simulate(case, number, points=points, streaks=streaks), folder)
     science = epoch.image()
-    return Image(science, epoch.found.psf, epoch.found.psfcat, epoch.magzp, epoch.truth, _plant(science, epoch, rng))
+    artefacts = np.concatenate([_plant(science, epoch, rng), _darken(science, np.random.default_rng([case.seed, number, 13]))])
+    science.sigma = pixel_sigma(science.data, science.gain, science.read_noise)
+    return Image(science, epoch.found.psf, epoch.found.psfcat, epoch.magzp, epoch.truth, artefacts)
 
 
 def difference(sky: Sky) -> Samples:
@@ -150,11 +154,7 @@ def _plant(image, epoch, rng) -> np.ndarray:
     """Put unmasked spikes anywhere and displacements under stars into an image; returns their places (n, 2)."""
     ny, nx = image.data.shape
     noise = float(np.median(image.sigma))
-    places = np.column_stack([rng.uniform(6, nx - 7, SPIKES), rng.uniform(6, ny - 7, SPIKES)])
-    for x, y in places:
-        angle, strength = rng.uniform(0, np.pi), noise * 10.0 ** rng.uniform(0.8, 2.2)
-        for t in range(rng.integers(1, 4)):
-            image.data[round(y + t * np.sin(angle)), round(x + t * np.cos(angle))] += np.float32(strength * rng.uniform(0.5, 1.0))
+    places = _spikes(image, SPIKES, noise, rng)
     stars = epoch.found.psfcat
     stars = stars[(stars["snr"] > 30) & (np.abs(stars["xpos"] - nx / 2) < nx / 2 - 15) & (np.abs(stars["ypos"] - ny / 2) < ny / 2 - 15)]
     stars = stars[rng.permutation(len(stars))[:DIPOLES]]
@@ -165,6 +165,22 @@ def _plant(image, epoch, rng) -> np.ndarray:
         moved = epoch.found.psf.render(x, y, 25, x - i + step * np.cos(angle), y - j + step * np.sin(angle))
         image.data[j - 12:j + 13, i - 12:i + 13] += (star["flux"] * (moved - epoch.found.psf.render(x, y, 25, x - i, y - j))).astype(np.float32)
     return np.concatenate([places, np.column_stack([stars["xpos"], stars["ypos"]]) - 1.0])
+
+
+def _darken(image, rng) -> np.ndarray:
+    """Pixels that lack light, as after a cosmic ray in the reference; returns their places."""
+    return _spikes(image, DARK, -float(np.median(image.sigma)), rng)
+
+
+def _spikes(image, number: int, unit: float, rng) -> np.ndarray:
+    """Add 6 to 160 times `unit` [DN] to one to three pixels in a row at each of the places, which are returned (n, 2)."""
+    ny, nx = image.data.shape
+    places = np.column_stack([rng.uniform(6, nx - 7, number), rng.uniform(6, ny - 7, number)])
+    for x, y in places:
+        angle, strength = rng.uniform(0, np.pi), unit * 10.0 ** rng.uniform(0.8, 2.2)
+        for t in range(rng.integers(1, 4)):
+            image.data[round(y + t * np.sin(angle)), round(x + t * np.cos(angle))] += np.float32(strength * rng.uniform(0.5, 1.0))
+    return places
 
 
 def _magnitudes(truth, number: int, rng) -> np.ndarray:

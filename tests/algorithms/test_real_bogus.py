@@ -59,7 +59,7 @@ def test_stamps_at_the_edge_and_missing_numbers_are_scored(found):
     cropped, bare = stamps.copy(), table.copy()
     cropped[:, :, :25] = np.nan
     cropped[0] = np.nan
-    for name in ("distnr", "magnr", "sharpnr", "aimage", "bimage", "elong"):
+    for name in ("distnr", "magnr", "magdiff", "magapbig", "elong"):
         bare[name] = np.nan
     for values in classifier().score(bare, cropped):
         assert np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all()

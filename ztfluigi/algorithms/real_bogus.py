@@ -13,13 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-#: Fields of an event that `features` reads.
-FIELDS = ("isdiffpos", "magpsf", "sigmapsf", "chipsf", "magdiff", "magapbig", "distnr", "magnr", "sharpnr", "fwhm", "seeratio", "aimage", "bimage",
-          "elong", "nneg", "sumrat", "mindtoedge")
+#: Fields of an event that `features` reads: those that we and IPAC define alike. `chipsf`, `fwhm`, `seeratio`, `sharpnr` are not among them.
+FIELDS = ("isdiffpos", "magpsf", "sigmapsf", "magdiff", "magapbig", "distnr", "magnr", "elong", "nneg", "sumrat", "mindtoedge")
 #: Columns of `features`, in order.
-FEATURES = ("sign", "snr", "chipsf", "magdiff", "growth", "distnr", "contrast", "sharpnr", "fwhm", "seeratio", "aimage_rel", "bimage_rel", "elong",
-            "nneg", "sumrat", "edge", "psf_share", "dipole", "around", "ring", "reference_core", "reference_near", "reference_slope",
-            "science_core", "peak_share")
+FEATURES = ("sign", "snr", "magdiff", "growth", "distnr", "contrast", "elong", "nneg", "sumrat", "edge", "psf_share", "wide_share", "dipole", "around",
+            "ring", "reference_core", "reference_near", "reference_slope", "science_core", "peak_share")
 STAMP, CROP, POOL = 63, 21, 3
 #: Normalised pixels are clipped here.
 FARTHEST = np.float32(1e5)
@@ -150,11 +148,8 @@ def features(events, scaled: np.ndarray) -> np.ndarray:
     """
     e = {name: np.asarray(events[name], float) for name in FIELDS if name != "isdiffpos"}
     positive = np.isin(np.asarray(events["isdiffpos"]), ("t", "1"))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        psf_fwhm = np.where(e["seeratio"] < 2.0, e["seeratio"] * e["fwhm"], np.nan)
-        columns = [np.where(positive, 1.0, -1.0), 1.0857 / e["sigmapsf"], e["chipsf"], e["magdiff"], e["magapbig"] - e["magpsf"],
-                   np.minimum(e["distnr"], 30.0), np.clip(e["magnr"] - e["magpsf"], -8.0, 4.0), e["sharpnr"], e["fwhm"], e["seeratio"],
-                   e["aimage"] / psf_fwhm, e["bimage"] / psf_fwhm, e["elong"], e["nneg"], e["sumrat"], np.minimum(e["mindtoedge"], EDGE)]
+    columns = [np.where(positive, 1.0, -1.0), 1.0857 / e["sigmapsf"], e["magdiff"], e["magapbig"] - e["magpsf"], np.minimum(e["distnr"], 30.0),
+               np.clip(e["magnr"] - e["magpsf"], -8.0, 4.0), e["elong"], e["nneg"], e["sumrat"], np.minimum(e["mindtoedge"], EDGE)]
     return np.column_stack(columns + _of_stamps(scaled))
 
 
@@ -173,7 +168,8 @@ def _of_stamps(scaled: np.ndarray) -> list[np.ndarray]:
     peak = np.maximum(smooth[:, core].max(axis=1, initial=0.0), 1e-3)
     total = np.maximum(difference[:, core].sum(axis=1), 1e-3)
     static = reference[:, core].max(axis=1, initial=0.0), reference[:, disc(0, 8.0)].max(axis=1, initial=0.0)
-    return [difference[:, disc(0, 1.5)].sum(axis=1) / total, smooth[:, near].min(axis=1, initial=0.0) / peak, difference[:, ring].std(axis=1),
+    return [difference[:, disc(0, 1.5)].sum(axis=1) / total, difference[:, disc(0, 4.5)].sum(axis=1) / total,
+            smooth[:, near].min(axis=1, initial=0.0) / peak, difference[:, ring].std(axis=1),
             smooth[:, far].max(axis=1, initial=0.0) / peak, *(np.arcsinh(light) - np.arcsinh(peak) for light in static),
             np.arcsinh(static[1]) - np.arcsinh(static[0]), np.arcsinh(science[:, core].max(axis=1, initial=0.0)) - np.arcsinh(peak),
             difference[:, core].max(axis=1, initial=0.0) / total]
