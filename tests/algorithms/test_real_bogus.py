@@ -32,10 +32,17 @@ def found():
     return table, stamps, real
 
 
-def test_transients_score_high(found):
+def test_transients_score_high_and_dipoles_low(found):
     table, stamps, real = found
     rb, drb = classifier().score(table[real], stamps[real])
     assert np.median(rb) > 0.9 and np.median(drb) > 0.9 and np.mean((rb > 0.5) & (drb > 0.5)) >= 0.9
+    wrong = stamps[real].copy()
+    wrong[:, 1] = wrong[:, 0]  # a star in both images, displaced
+    noise = np.std(wrong[:, 2, :20, :20], axis=(1, 2))[:, None]
+    wrong[:, 2, 24:39, 24:39] = np.random.default_rng(2).normal(size=(len(wrong), 15, 15)) * noise[:, None]
+    wrong[:, 2, 29:34, 30:33] += 6 * noise[:, None]
+    wrong[:, 2, 29:34, 33:36] -= 6 * noise[:, None]
+    assert np.median(classifier().score(table[real], wrong)[1]) < 0.2
 
 
 def test_scores_know_no_units_background_or_zero_point(found):
