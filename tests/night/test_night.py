@@ -161,11 +161,29 @@ def test_packets_are_valid_and_carry_their_history(survey):
     assert sorted(one["candid"] for one in ledger) == sorted(record["candid"] for record in records)
     histories = [len(record["prv_candidates"] or ()) for record in records]
     assert max(histories) >= 2  # the third exposure of the night has seen the first two
+    code = survey.nights[-1].replace("-", "")
+    handed_out = alert.unpack_alerts(survey.root / f"depot/{code}/ztf_public_{code}.tar.gz")
+    assert sorted(candid for candid, _ in handed_out) == sorted(one["candid"] for one in ledger)
+    assert np.median(forced_over_fitted(records)) == pytest.approx(1.0, abs=0.03)
     names = {}
     for record in records:
         names.setdefault(record["objectId"], []).append((record["candidate"]["ra"], record["candidate"]["dec"]))
     for places in names.values():
         assert max(np.ptp(np.array(places), axis=0)) * 3600 < 3.5
+
+
+def forced_over_fitted(records: list[dict]) -> list[float]:
+    """Flux of forced photometry at a candidate's place over that of the detection which the same image gave there."""
+    ratios = []
+    for record in records:
+        forced = {entry["pid"]: entry for entry in record["fp_hists"] or ()}
+        for one in record["prv_candidates"] or ():
+            if one["candid"] is None:
+                assert one["pid"] in forced and one["magpsf"] is None
+            else:
+                flux = 10 ** (0.4 * (forced[one["pid"]]["magzpsci"] - one["magpsf"])) * (1 if one["isdiffpos"] == "t" else -1)
+                ratios.append(forced[one["pid"]]["forcediffimflux"] / flux)
+    return ratios
 
 
 def test_known_asteroids_are_named_in_their_candidates_and_nothing_else_is(survey):
