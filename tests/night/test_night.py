@@ -188,7 +188,7 @@ def forced_over_fitted(records: list[dict]) -> list[float]:
 
 def test_known_asteroids_are_named_in_their_candidates_and_nothing_else_is(survey):
     night, orbits = survey.nights[-1], survey.truth.table("orbits")
-    names = {int(row["id"]): row["readable"].decode().strip(" ()") for row in orbits if row["known"]}
+    names = {int(row["id"]): row["readable"].strip(" ()") for row in orbits if row["known"]}
     found = [c for c in report.night_candidates(night) if c["fate"] == "packet"]
     right = {"named": 0, "nameless": 0}
     for one in found:

@@ -121,7 +121,21 @@ def event_lines(truth: Truth, night: str) -> list[str]:
     false = kinds["false"]
     images = len(registry().select("DifferenceImage", night=night))
     packets = Counter(kind for c, kind in classified(truth, candidates) if c["fate"] == "packet")
+    lines.append(naming_line(truth, [one for one in candidates if one["fate"] == "packet"]))
     return [*lines, f"  false events                          {false} on {images} differences before the filter, {packets['false']} in packets"]
+
+
+def naming_line(truth: Truth, candidates: list[dict]) -> str:
+    """How many packets of asteroids with a known orbit carry their name, and how many others carry one."""
+    names = {int(row["id"]): row["readable"].strip(" ()") for row in truth.table("orbits") if row["known"]}
+    owners = []
+    for one in candidates:
+        points = [point for point in truth.points(one["exposure"]) if int(point["id"]) in names and is_at(one, point)]
+        owners.append(names[int(points[0]["id"])] if points else None)
+    right = sum(owner is not None and one["ssnamenr"] == owner for one, owner in zip(candidates, owners, strict=True))
+    others = sum(owner is None and one["ssnamenr"] not in (None, "null") and one["ssdistnr"] < MATCH_ARCSEC
+                 for one, owner in zip(candidates, owners, strict=True))
+    return f"  packets of known asteroids with name  {right} of {sum(owner is not None for owner in owners)}; names on others: {others}"
 
 
 def is_at(candidate: dict, place: dict, radius: float = MATCH_ARCSEC) -> bool:
