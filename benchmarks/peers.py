@@ -15,10 +15,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import peers_catalogue
+from benchmarks import peers_catalogue, peers_difference
 from benchmarks.truth import Case
 
-MODULES = (peers_catalogue,)
+MODULES = (peers_catalogue, peers_difference)
 """Each has `measure(case, folder)`, which simulates what it needs, calls the tools it finds and prints its lines."""
 
 
