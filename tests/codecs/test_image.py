@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from astropy.io import fits as astropy_fits
 
-from targets.codecs import fits, image
+from targets.codecs import fits, image, stamps
+from ztfluigi.algorithms import cutouts
 from ztfluigi.model import maskbits
 from ztfluigi.model.errors import BadInput
 from ztfluigi.model.header import Header
@@ -178,3 +179,29 @@ def test_the_real_science_image_and_mask_read(shared_data):
     mask, bits = image.read_mask(f"{stem}mskimg.fits.fz")
     assert np.count_nonzero(mask & 256) == 1794 and bits.comment("BIT08") == "SATURATED"
     assert [card for card in bits.cards if card[0].startswith("BIT") and card[0][3:].isdigit()] == maskbits.bit_cards()
+
+
+def test_psfs_of_tiles_beside_the_one_at_the_centre(tmp_path):
+    grid = np.random.default_rng(2).uniform(0.1, 1.0, (2, 3, 25, 25))
+    image.write_difference_psf(tmp_path / "diffimgpsf.fits", grid[1, 1], grid)
+    image.write_stamp(tmp_path / "one.fits", grid[0, 0])
+    np.testing.assert_allclose(image.read_difference_psf(tmp_path / "diffimgpsf.fits"), grid / grid.sum(axis=(2, 3), keepdims=True), rtol=1e-6)
+    centre, _ = image.read_image(tmp_path / "diffimgpsf.fits", 0)
+    np.testing.assert_allclose(centre, grid[1, 1] / grid[1, 1].sum(), rtol=1e-6)
+    assert image.read_difference_psf(tmp_path / "one.fits").shape == (1, 1, 25, 25)
+    with pytest.raises(BadInput, match="none.fits"):
+        image.read_difference_psf(tmp_path / "none.fits")
+
+
+@pytest.mark.parametrize("count", [1, 60])  # few rows are read by themselves, many with the whole image
+def test_stamps_are_those_of_the_whole_image(tmp_path, count):
+    pixels = np.random.default_rng(3).normal(0, 10, (300, 200)).astype(np.float32)
+    pixels[40:50, 60:70] = np.nan
+    image.write_difference(tmp_path / "d.fits.fz", pixels, {"GAIN": 6.2}, noise=10.0)
+    back, _ = image.read_image(tmp_path / "d.fits.fz", 1)
+    x, y = np.random.default_rng(4).uniform(0, 199, count), np.random.default_rng(5).uniform(0, 299, count)
+    found = stamps.read_stamps(tmp_path / "d.fits.fz", [*x, -0.6, np.nan, 10.0], [*y, 5.0, 5.0, 299.6], 12, hdu=1)
+    assert found[count:] == [None] * 3
+    np.testing.assert_array_equal(np.stack(found[:count]), cutouts.cut(back, x, y, 25))
+    with pytest.raises(BadInput, match="d.fits.fz has no usable WCS"):
+        stamps.read_wcs(tmp_path / "d.fits.fz", hdu=1)
