@@ -28,8 +28,8 @@ def measure(case: Case) -> None:
     """Rays, trails and star cores of one exposure.
 
     Recall: part of the hit pixels, not saturated, that carry a bit of any unusable kind; the faint one counts from three times the noise of
-    the empty sky, under stars too. Precision: part of the SPIKE pixels at most one pixel from charge of a ray; defects of the silicon do
-    not count. Star cores: SPIKE on the central pixel of a star with no ray near. Trail recall: part of the pixels where a trail exceeds
+    the empty sky, under stars too. Precision: part of the SPIKE pixels at most one pixel from charge of a ray or a hot pixel; defects of
+    the silicon do not count. Star cores: SPIKE on the central pixel of a star with no ray near. Trail recall: part of the pixels where a trail exceeds
     the sky's noise; found: part of the trails of 2 to 4 times the noise a pixel that are masked along 90 % of their length. Ghosts: part of
     the pixels to which reflections add half the noise of the sky.
     """
@@ -40,7 +40,7 @@ def measure(case: Case) -> None:
     hot = make_detector(case.camera, truth.ccdid, truth.qid, case.seed).dark > 10.0 * case.camera.dark_electron_per_s
     spikes = ((found & np.uint16(Mask.SPIKE)) != 0) & ~(truth.noisy | truth.dead | hot)
     noise = np.sqrt(np.maximum(light - truth.cosmic_dn, made.background.level) / truth.gain + (truth.read_noise / truth.gain) ** 2)
-    near = binary_dilation(truth.cosmic_dn > 0, np.ones((3, 3)))
+    near = binary_dilation((truth.cosmic_dn > 0) | hot, np.ones((3, 3)))
     for name, hit, target in (("recall", truth.cosmic_dn > SIGNIFICANT * noise, 0.95), ("faint_recall", truth.cosmic_ray_mask, None)):
         hit = hit & ~truth.saturated
         case.figure(f"mask.cosmic_{name}", lost[hit].mean(), "fraction", hit.sum(), target)

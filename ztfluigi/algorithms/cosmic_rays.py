@@ -20,12 +20,14 @@ ALLOWED = np.array([255] + [255 & ~(1 << i | 1 << (i + step) % 8) for step in (4
 #: Sets of two and more pairs of opposite neighbours.
 PAIRS = np.array([pairs for pairs in range(16) if pairs.bit_count() > 1], np.int64)
 #: A pixel brighter than this [sigma] may start a hit; neighbours of a hit, brighter than GROW, join it when sharper by GROW_SHARP.
-START, GROW, GROW_SHARP = 5.0, 2.5, 0.5
+START, GROW, GROW_SHARP = 5.0, 2.5, 0.0
+#: A pixel that joined leads on to its own neighbours when sharper by this.
+LEAD_SHARP = 1.0
 #: Widths of the sharpest PSF [pix FWHM]: below the first stars and hits are alike; a wider one than the second tells them no better
 #: and asks more of the shape of bright stars.
 LEAST_FWHM, MOST_FWHM = 1.0, 2.5
 #: The bound on pairs holds with more room: widths of its profile relative to the sharpest PSF, for pixels that start and that join a hit.
-PAIR_START, PAIR_GROW = 1.06, 1.12
+PAIR_START, PAIR_GROW = 1.06, 1.2
 #: The profile of turbulence: a Moffat function of this index (Trujillo et al. 2001). A square pixel blurs as this Gaussian FWHM [pix].
 BETA, PIXEL_FWHM = 4.765, 2.3548 / np.sqrt(12.0)
 #: Bins of the logarithmic slope between opposite neighbours: width and number; samples per pixel of the tabulated profile.
@@ -115,7 +117,7 @@ def _find_hits(data, sigma, level, mask, unusable, weights, scale, bounds, thres
     queue_y.pop()
     queue_x.pop()
     hits = 0
-    start, grow, sharp = np.float32(START), np.float32(GROW), np.float32(GROW_SHARP)
+    start, grow, sharp, lead = np.float32(START), np.float32(GROW), np.float32(GROW_SHARP), np.float32(LEAD_SHARP)
     for y in range(ny):
         for x in range(nx):
             if data[y, x] - level[y, x] <= start * sigma[y, x] or mask[y, x] & unusable:
@@ -132,9 +134,11 @@ def _find_hits(data, sigma, level, mask, unusable, weights, scale, bounds, thres
                     b, a = v + RING[i, 0], u + RING[i, 1]
                     if 0 <= b < ny and 0 <= a < nx and not mask[b, a] & unusable and data[b, a] - level[b, a] > grow * sigma[b, a]:
                         if _stands_out(data, sigma, level, mask, unusable, weights, scale, bounds[1], b, a, sharp):
+                            # a doubtful pixel leads no further: beside a star it would lead over all of it
+                            if _stands_out(data, sigma, level, mask, unusable, weights, scale, bounds[0], b, a, lead):
+                                queue_y.append(b)
+                                queue_x.append(a)
                             mask[b, a] |= SPIKE
-                            queue_y.append(b)
-                            queue_x.append(a)
     return hits
 
 

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ztfluigi.algorithms.background import expand_cells
 from ztfluigi.algorithms.overscan import MAD_SIGMA
 from ztfluigi.model.config.detector import LowFlatConfig
 from ztfluigi.model.errors import BadInput, NoWork
 
 SWEEPS = 6
+#: The uncertainty is computed every so many pixels.
+STEP = 16
 
 
 @dataclass
@@ -83,12 +86,16 @@ def _result(coefficients, weighted, mean, design, filled, counts, exposures, sta
     covariance = np.linalg.pinv(weighted.T @ weighted)
     misfit = mean - design @ coefficients
     covariance *= max(1.0, float(np.sum((weighted @ coefficients - mean * weighted[:, 0]) ** 2)) / max(len(mean) - len(coefficients), 1))
-    image, sigma = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    columns = np.arange(shape[1], dtype=float)
-    for row in range(shape[0]):
-        terms = _terms(columns, np.full(shape[1], float(row)), shape, config.order)
-        image[row] = 10.0 ** (0.4 * (terms @ coefficients))
-        sigma[row] = 0.4 * np.log(10.0) * np.sqrt(np.einsum("ni,ij,nj->n", terms, covariance, terms))
+    pu, pv = (np.polynomial.legendre.legvander(2.0 * (np.arange(size) + 0.5) / size - 1.0, config.order) for size in shape[::-1])
+    table = np.zeros((config.order + 1,) * 2)
+    for value, (i, j) in zip(coefficients, _orders(config.order), strict=True):
+        table[j, i] = value
+    image = (10.0 ** (0.4 * ((pv @ table) @ pu.T))).astype(np.float32)
+    grid = tuple(max(1, size // STEP) for size in shape)
+    v, u = ((np.arange(size) + 0.5) * full / size - 0.5 for size, full in zip(grid, shape, strict=True))
+    terms = _terms(*(axis.ravel() for axis in np.meshgrid(u, v)), shape, config.order)
+    coarse = 0.4 * np.log(10.0) * np.sqrt(np.sum((terms @ covariance) * terms, axis=1))
+    sigma = expand_cells(coarse.reshape(grid).astype(np.float32), shape)
     unit = np.float32(image.mean(dtype=float))
     image /= unit
     cells = np.full(n * n, np.nan, np.float32)
@@ -103,4 +110,9 @@ def _terms(x, y, shape, order) -> np.ndarray:
     """Products of Legendre polynomials of total order up to `order`: (n, terms); the first is 1."""
     u, v = (2.0 * (np.asarray(p) + 0.5) / size - 1.0 for p, size in ((x, shape[1]), (y, shape[0])))
     pu, pv = (np.polynomial.legendre.legvander(p, order) for p in (u, v))
-    return np.column_stack([pu[:, i] * pv[:, total - i] for total in range(order + 1) for i in range(total + 1)])
+    return np.column_stack([pu[:, i] * pv[:, j] for i, j in _orders(order)])
+
+
+def _orders(order: int) -> list[tuple[int, int]]:
+    """Orders in x and y of each term."""
+    return [(i, total - i) for total in range(order + 1) for i in range(total + 1)]

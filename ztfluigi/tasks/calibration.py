@@ -206,8 +206,8 @@ class CalibrationChoice(Choice):
 
 
     def low_flat(self) -> np.ndarray | None:
-        """The low-frequency flat that serves, float32, or None."""
-        tasks = self.chosen_tasks()[1:]
+        """The low-frequency flat that serves, float32, or None; one that was made again and came out badly serves no more."""
+        tasks = [task for task in self.chosen_tasks()[1:] if task.row().state == "sealed"]
         return image_codec.read_image(tasks[0].path("image"))[0] if tasks else None
 
 

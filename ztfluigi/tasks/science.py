@@ -199,7 +199,8 @@ class ScienceImage(OfQuadrant, Product):
     def calibration_ids(self) -> dict[str, int]:
         """Database ids of the masters that served."""
         tasks = [task for choice in self.requires()[0].choices() for task in choice.chosen_tasks()]
-        return {name: task.row().numbers["cid"] for name, task in zip(("BIAS", "HIFLT", "LOFLT"), tasks, strict=False)}
+        return {name: task.row().numbers["cid"] for name, task in zip(("BIAS", "HIFLT", "LOFLT"), tasks, strict=False)
+                if task.row().state == "sealed"}
 
 
 def load_science(task: ScienceImage) -> tuple[Calibrated, Header]:
