@@ -26,6 +26,7 @@ class Survey:
 
     root: Path
     runs: dict[str, subprocess.CompletedProcess] = field(default_factory=dict)
+    patience_s: int = 800
 
     @property
     def environment(self) -> dict[str, str]:
@@ -34,7 +35,7 @@ class Survey:
 
     def command(self, program: str, *arguments: str, folder: Path = CHECKOUT) -> subprocess.CompletedProcess:
         """Run a console script of this installation; output as text."""
-        return subprocess.run([BIN / program, *arguments], env=self.environment, cwd=folder, text=True, capture_output=True, timeout=800)
+        return subprocess.run([BIN / program, *arguments], env=self.environment, cwd=folder, text=True, capture_output=True, timeout=self.patience_s)
 
     def luigi(self, task: str, *arguments: str, folder: Path = CHECKOUT) -> subprocess.CompletedProcess:
         """Ask for a product."""
