@@ -90,6 +90,7 @@ def test_a_machine_without_java_is_told_what_to_install(monkeypatch, tmp_path):
 
 
 @pytest.mark.stress
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_mirror_to_a_second_cluster_loses_nothing_when_that_one_dies(named, tmp_path):
     other = KafkaBroker(tmp_path / "other", secured=False)
     other.start()
@@ -109,3 +110,4 @@ def test_mirror_to_a_second_cluster_loses_nothing_when_that_one_dies(named, tmp_
         assert broker.mirror(["copied"], other.at) == 0
     finally:
         other.stop()
+        gc.collect()
