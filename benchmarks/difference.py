@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -54,7 +54,9 @@ def inject(case: Case) -> Injected:
     image = epoch.image()
     result = subtract(image, epoch.found.psf, epoch.magzp, built.coadd, psfcat_sci=epoch.found.psfcat, psfcat_ref=built.found.psfcat,
                       config=CONFIG["difference"])
-    found = events.extract(result, wcs=image.wcs, psfcat_ref=built.found.psfcat, reference_magzp=built.coadd.magzp, config=CONFIG["events"])
+    # Without the limit on their number, which the injected sources would fill.
+    found = events.extract(result, wcs=image.wcs, psfcat_ref=built.found.psfcat, reference_magzp=built.coadd.magzp,
+                           config=replace(CONFIG["events"], max_events=10**6))
     sources = truth.objects[truth.objects["kind"] == TRANSIENT]
     usable = result.scorr[np.rint(sources["y"]).astype(int), np.rint(sources["x"]).astype(int)] != 0  # 0 marks unusable pixels
     ny, nx = truth.raw.shape
