@@ -45,7 +45,8 @@ def test_a_sealed_row_comes_back_as_it_was(registry):
                 qid=np.int64(1), rcid=0, nid=516, expid=51612345,
                 rid=5161234500, pid=516123450015, jd=2458270.623456789, ra=np.float64(200.1), dec=-10.2, ra1=199.7, dec1=-10.6,
                 ra2=200.5, dec2=-10.6, ra3=200.5, dec3=-9.8, ra4=199.7, dec4=-9.8,
-                files=[{"path": "archive/x.fits", "size": 7, "sha256": "ab"}], version="1.2", config={"order": 3}, started=started, seconds=1.5, cpu_s=1.25, peak_mib=512.5, pilot="node1", code_version="0.1")
+                files=[{"path": "archive/x.fits", "size": 7, "sha256": "ab"}], version="1.2",
+                config={"order": 3}, started=started, seconds=1.5, cpu_s=1.25, peak_mib=512.5, pilot="node1", code_version="0.1")
     sealed = registry.seal(given, {"raw": "r1", "bias": ["b1", "b2"]})
     assert registry.current("ScienceImage", given.key) == sealed == registry.by_provid("p1")
     assert sealed.numbers == {"maglim": 20.5, "bad": None, "deep": {"n": 3, "v": [0, 1]}}

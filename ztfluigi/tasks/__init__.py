@@ -15,6 +15,6 @@ from ztfluigi.tasks.reference import ReferenceCatalog, ReferenceImage, Reference
 from ztfluigi.tasks.science import AdoptedImage, CalibratedImage, ScienceImage, SourceCatalog
 
 __all__ = ["AdoptedImage", "AlertArchive", "AlertDelivery", "AlertPackets", "BiasImage", "CalibratedImage", "CalibrationChoice",
-           "CalibrationFrames", "DifferenceImage", "Exposure", "ExposureProducts", "FlatImage", "IngestCcd", "Injection", "KnownOrbits", "LowFlatInputs",
-           "LowFrequencyFlat", "Night", "NightProducts", "Quadrant", "QuadrantFigure", "RawCcd", "ReferenceCatalog", "ReferenceImage",
-           "ReferenceInputs", "ScienceImage", "SourceCatalog", "SplitCcd"]
+           "CalibrationFrames", "DifferenceImage", "Exposure", "ExposureProducts", "FlatImage", "IngestCcd", "Injection", "KnownOrbits",
+           "LowFlatInputs", "LowFrequencyFlat", "Night", "NightProducts", "Quadrant", "QuadrantFigure", "RawCcd", "ReferenceCatalog",
+           "ReferenceImage", "ReferenceInputs", "ScienceImage", "SourceCatalog", "SplitCcd"]
