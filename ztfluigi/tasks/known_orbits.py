@@ -81,8 +81,8 @@ def carry(elements: np.ndarray, night: str, longitude_deg: float) -> NightStates
 
 
 def _sentence(bad: list, lost: int) -> str:
-    said = [f"{len(bad)} lines of MPCORB.DAT are no orbits and were left out, the first is {bad[0]}"] if bad else []
-    return "; ".join(said + [f"{lost} orbits could not be integrated to the night"] * (lost > 0))
+    said = [f"lines of MPCORB.DAT that are no orbits, left out: {len(bad)}, the first is {bad[0]}"] if bad else []
+    return "; ".join(said + [f"orbits that could not be integrated to the night: {lost}"] * (lost > 0))
 
 
 @lru_cache(maxsize=2)
