@@ -30,8 +30,8 @@ def measure(case: Case) -> None:
     Recall: part of the hit pixels, not saturated, that carry a bit of any unusable kind; the faint one counts from three times the noise of
     the empty sky, under stars too. Precision: part of the SPIKE pixels at most one pixel from charge of a ray or a hot pixel; defects of
     the silicon do not count. Star cores: SPIKE on the central pixel of a star with no ray near. Trail recall: part of the pixels where a
-    trail exceeds the sky's noise; found: part of the trails of 2 to 4 times the noise a pixel that are masked along 90 % of their length. Ghosts: part of
-    the pixels to which reflections add half the noise of the sky.
+    trail exceeds the sky's noise; found: part of the trails of 2 to 4 times the noise a pixel that are masked along 90 % of their length.
+    Ghosts: part of the pixels to which reflections add half the noise of the sky.
     """
     truth = simulate(case, 50, trails=TRAILS, cosmic_rays=RAYS)
     made = reduced(truth)
