@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from targets.codecs import catalog
 from tests.algorithms import pairs
 from tests.algorithms.pairs import make_pair
 from ztfluigi.algorithms import injection
@@ -92,3 +93,11 @@ def test_no_room_is_nothing_to_do(pair):
     image.mask[:] = np.uint16(Mask.DEAD)
     with pytest.raises(NoWork, match="no usable pixels"):
         injection.place(image, pair.science_psf, 26.0, 22.0, pair.psfcat_ref, 26.0, seed=1, config=CONFIG)
+
+
+def test_sources_are_written_and_read_whole(placed, tmp_path):
+    catalog.write_table(tmp_path / "injection.fits", placed, [("PROVID", "0" * 24, "product id")], columns=injection.SOURCE, extname="INJECTION")
+    table, header = catalog.read_table(tmp_path / "injection.fits", injection.SOURCE)
+    assert header["PROVID"] == "0" * 24
+    for name in ("place", "xpos", "flux", "snr", "found"):
+        np.testing.assert_array_equal(table[name], placed[name])

@@ -41,7 +41,7 @@ class Injection(OfQuadrant, Product):
 
     def build(self, stage: Stage) -> Built:
         sources, numbers = inject(self.requires(), seed=draw(self.exposure, self.ccdid, self.qid), config=configuration("injection"))
-        catalog_codec.write_table(stage["sources"], sources, [("PROVID", self.provid())], columns=injection.SOURCE, extname="INJECTION")
+        catalog_codec.write_table(stage["sources"], sources, [("PROVID", self.provid(), "product id")], columns=injection.SOURCE, extname="INJECTION")
         return Built(numbers=numbers, place=self.numbers_of_time(self.requires().row().jd))
 
 
