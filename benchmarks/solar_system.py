@@ -103,8 +103,8 @@ def write(path: Path, orbits: np.ndarray) -> None:
     with open(path, "w") as file:
         file.write("-" * 160 + "\n")
         for des, h, g, _, m, peri, node, i, e, a in orbits.tolist():
-            file.write(f"{des.decode():7s} {h:5.2f} {g:5.2f} {packed} {m:9.5f}  {peri:9.5f}  {node:9.5f}  {i:9.5f}  {e:9.7f} {0.985607 / a**1.5:11.8f} "
-                       f"{a:11.7f}\n")
+            file.write(f"{des.decode():7s} {h:5.2f} {g:5.2f} {packed} {m:9.5f}  {peri:9.5f}  {node:9.5f}  {i:9.5f}  {e:9.7f} "
+                       f"{0.985607 / a**1.5:11.8f} {a:11.7f}\n")
 
 
 def against_judge(elements: np.ndarray, night, site: tuple[float, float, float]) -> np.ndarray:
