@@ -226,7 +226,8 @@ def test_doctor_finds_nothing_wrong(survey):
 
 def test_events_are_scored_by_the_classifiers_that_ship(survey):
     rows = survey.registry().select("AlertPackets", night=survey.nights[-1])
-    shown = [next(fastavro.reader(io.BytesIO(data)))["candidate"] for row in rows for _, data in alert.unpack_alerts(survey.root / row.files[0]["path"])]
+    packets = [data for row in rows for _, data in alert.unpack_alerts(survey.root / row.files[0]["path"])]
+    shown = [next(fastavro.reader(io.BytesIO(data)))["candidate"] for data in packets]
     assert all(0 <= one["rb"] <= 1 and 0 <= one["drb"] <= 1 for one in shown)
     assert {(one["rbversion"], one["drbversion"]) for one in shown} == {tuple(classifiers.versions().values())}
     night = survey.nights[-1]

@@ -16,8 +16,8 @@ from numba import njit
 #: Fields of an event that `features` reads: those that we and IPAC define alike. `chipsf`, `fwhm`, `seeratio`, `sharpnr` are not among them.
 FIELDS = ("isdiffpos", "magpsf", "sigmapsf", "magdiff", "magapbig", "distnr", "magnr", "elong", "nneg", "sumrat", "mindtoedge")
 #: Columns of `features`, in order.
-FEATURES = ("sign", "snr", "magdiff", "growth", "distnr", "contrast", "elong", "nneg", "sumrat", "edge", "psf_share", "wide_share", "dipole", "around",
-            "ring", "reference_core", "reference_near", "reference_slope", "science_core", "peak_share")
+FEATURES = ("sign", "snr", "magdiff", "growth", "distnr", "contrast", "elong", "nneg", "sumrat", "edge", "psf_share", "wide_share", "dipole",
+            "around", "ring", "reference_core", "reference_near", "reference_slope", "science_core", "peak_share")
 STAMP, CROP, POOL = 63, 21, 3
 #: Normalised pixels are clipped here.
 FARTHEST = np.float32(1e5)

@@ -70,7 +70,8 @@ class DifferenceImage(OfQuadrant, Product):
         image_codec.write_image(stage["cutouts"], stamps if len(stamps) else np.zeros((1, 1, 1, 1), np.float32))
         bad = (difference.mask & np.uint16(UNUSABLE)) != 0
         local = limits.local_limits(difference.data, bad, lambda x, y: np.sum(difference.psf_at(x, y) ** 2, axis=(-2, -1)), difference.magzp)
-        numbers = {**metrics, **headers.image_numbers(header), **headers.forced_numbers(header, self.requires()[1].row()), "n_candidates": len(stamps)}
+        numbers = {**metrics, **headers.image_numbers(header), **headers.forced_numbers(header, self.requires()[1].row()),
+                   "n_candidates": len(stamps)}
 
         def rows_of_image(cursor) -> None:
             candidates.replace_events(cursor, ids["pid"], self.provid(), ids["nid"], self.cell.rcid, rows)
