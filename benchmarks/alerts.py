@@ -130,6 +130,7 @@ def _copy(cursor, nid: int, rcid: int, image: int, field: int, ra: np.ndarray, d
     pid = ((nid * 100000 + 20000 + 500 * image) * 100 + rcid) * 100 + 15
     jd, pixels = JD_NIGHT_ZERO + nid + 0.2 + 0.005 * image, healpix.index(ra, dec)
     columns = {"run": np.full(len(ra), b"main"), "provid": np.full(len(ra), b"0123456789abcdef"), "isdiffpos": np.full(len(ra), b"t"),
+               "pdiffimfilename": np.full(len(ra), b"ztf_20181014250000_000505_zr_c01_o_q1_scimrefdiffimg.fits"),
                "jd": np.full(len(ra), jd, ">f8"), "ra": ra.astype(">f8"), "dec": dec.astype(">f8"),
                **{name: np.full(len(ra), value, kind) for name, value, kind in (
                    ("fid", 2, ">i4"), ("pid", pid, ">i8"), ("nid", nid, ">i4"), ("rcid", rcid, ">i4"), ("field", field, ">i4"),
