@@ -61,7 +61,8 @@ def build_rate(seed: int, n: int = 200) -> tuple[float, int]:
              "diffmaglim": 20.5, "magzpsci": 26.2, "magzpsciunc": 1e-5, "magzpscirms": 0.03, "clrcoeff": 0.08, "clrcounc": 1e-5, "rbversion": "none",
              "pdiffimfilename": "/ztf/archive/sci/2018/1102/191419/ztf_20181102191419_000505_zr_c02_o_q2_scimrefdiffimg.fits.fz"}
     event = image | {"isdiffpos": "t", "tblid": 3, "jd": 2458424.69, "jdstartref": 2458300.5, "jdendref": 2458400.5,
-                     "nframesref": 20, "nmatches": 900, "ndethist": 9, "ncovhist": 30, "nmtchps": 4, "drbversion": "none", "objectid": "ZTF18aaaaaaa", "ssnamenr": "null"}
+                     "nframesref": 20, "nmatches": 900, "ndethist": 9, "ncovhist": 30, "nmtchps": 4, "drbversion": "none",
+                     "objectid": "ZTF18aaaaaaa", "ssnamenr": "null"}
     event |= dict(zip((f.name for f in packets.alert_schema.CANDIDATE if f.name not in event and f.type in ("float", "double")),
                       rng.normal(20, 1, 200).tolist()))
     past = [event | {"jd": 2458400.0 + k, "pid": 10**12 + k, "candid": 10**18 + k} for k in range(9)]
@@ -134,7 +135,8 @@ def _copy(cursor, nid: int, rcid: int, image: int, field: int, ra: np.ndarray, d
                "jd": np.full(len(ra), jd, ">f8"), "ra": ra.astype(">f8"), "dec": dec.astype(">f8"),
                **{name: np.full(len(ra), value, kind) for name, value, kind in (
                    ("fid", 2, ">i4"), ("pid", pid, ">i8"), ("nid", nid, ">i4"), ("rcid", rcid, ">i4"), ("field", field, ">i4"),
-                   ("programid", 1, ">i4"), *((name, 19.0, ">f4") for name in ("diffmaglim", "magpsf", "sigmapsf", "magap", "distnr", "magnr", "fwhm", "elong", "rb")))},
+                   ("programid", 1, ">i4"), *((name, 19.0, ">f4") for name in (
+                       "diffmaglim", "magpsf", "sigmapsf", "magap", "distnr", "magnr", "fwhm", "elong", "rb")))},
                "candid": (pid * 10**6 + 15000 + np.arange(len(ra))).astype(">i8"), "hpx": pixels.astype(">i8")}
     table = np.zeros(len(ra), [("fields", ">i2"), *((part + name, kind) for name, values in columns.items()
                                                     for part, kind in (("size ", ">i4"), ("", values.dtype)))])
