@@ -24,7 +24,7 @@ def root(tmp_path_factory):
 
 def ask(root: Path, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("ZTF_")}
-    return subprocess.run([BIN / "luigi", "--module", "ztfluigi.tasks", *arguments, "--local-scheduler"], cwd=folder, text=True,
+    return subprocess.run([BIN / "luigi", "--module", "ztfluigi.tasks", *arguments, "--local-scheduler", "--no-lock"], cwd=folder, text=True,
                           capture_output=True, env=clean | {"ZTF_ROOT": str(root), "ZTF_CAMERA": "ztf-mini"} | environment, timeout=120)
 
 
