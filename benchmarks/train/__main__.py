@@ -23,7 +23,7 @@ from ztfluigi.services import classifiers  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 DENSITIES = ("high-lat", "plane")
-SKIES, NETWORK_EPOCHS = 6, 5
+SKIES, NETWORK_EPOCHS = 10, 10
 UNFILTERED, PLANTED = 0.3, 0.5
 """Weight of a bogus event that the light filter stops (it is not scored, but looks like those that are); weight of all planted artefacts
 together over that of all other bogus events."""
