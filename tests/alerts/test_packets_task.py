@@ -185,3 +185,18 @@ def test_a_missing_catalogue_and_a_record_that_fits_no_schema(database, sky):  #
     shown = packets[0]["candidate"]
     assert shown["sgmag1"] is shown["objectidps1"] is None and shown["nmtchps"] == -999 and shown["neargaia"] > 0
     assert packets[0]["prv_candidates"] is packets[0]["fp_hists"] is None
+
+
+def test_an_image_made_again_without_events_leaves_no_packet_in_the_ledger(database, sky):  # noqa: F811
+    _, ledger = sky.pack(database)
+    pid, task = processing_id(JD, 1, 1), AlertPackets(sky.exposure, 1, 1)
+    with database.transaction() as cursor:
+        candidates.replace_alerts(cursor, pid, "p", "2018-11-02", ledger)
+        candidates.replace_events(cursor, pid, "p2", pid // 10**9, 0, [])
+    task.difference = lambda: SimpleNamespace(row=lambda: SimpleNamespace(pid=pid, jd=JD))
+    built = task.build(Stage(sky.root, task.files()))
+    assert built.state == "nothing-to-do" and "no event" in built.reason
+    task.provid = lambda: "p2"
+    with database.transaction() as cursor:
+        built.also(cursor)
+    assert database.query("select count(*) as n from alerts where pid = %s and state = 'sealed'", (pid,)) == [{"n": 0}]

@@ -14,7 +14,7 @@ from targets.registry import PACKET
 from targets.sealed import Stage
 from ztfluigi.algorithms import packets
 from ztfluigi.model.alert_schema import CUTOUTS
-from ztfluigi.model.errors import BadInput, NoWork
+from ztfluigi.model.errors import BadInput
 from ztfluigi.services import candidates, database
 from ztfluigi.tasks import alert_context, alert_history
 from ztfluigi.tasks.alert_context import Candidates
@@ -75,7 +75,8 @@ class AlertPackets(OfQuadrant, Product):
         pid, jd = self.difference().row().pid, self.difference().row().jd
         rows = [row for row in candidates.events(pid) if row["fate"] == PACKET]
         if not rows:
-            raise NoWork("no event of this quadrant passed the filter")
+            return Built(state="nothing-to-do", reason="no event of this quadrant passed the filter", place=self.numbers_of_time(jd),
+                         also=lambda cursor: self.record(cursor, pid, Packed([], [])))
         made = self.pack(stage, rows, Candidates(self.exposure, self.cell, pid, jd, rows[0]["exptime"] or 0.0,
                                                  *(np.array([row[name] for row in rows]) for name in ("candid", "ra", "dec"))))
         refused = sum(entry["state"] == "failed" for entry in made.ledger)
