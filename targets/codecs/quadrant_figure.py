@@ -120,7 +120,8 @@ def _astrometry_map(figure, axis, plot: QuadrantPlot):
         size = max(10.0, float(np.ceil(np.percentile(np.hypot(east, north), 90) / 10.0) * 10.0))
         arrows = axis.quiver(x, y, -east, north, color="#0550ae", angles="uv", scale=size * CELLS * 1.1, width=0.006, pivot="mid")
         axis.quiverkey(arrows, 0.84, -0.05, size, f"{size:.0f} mas", labelpos="E", coordinates="axes", fontproperties={"size": 8})
-    axis.set(title=f"astrometry: image minus Gaia, medians of {len(rows)} stars in cells", xlim=(0, nx), ylim=(0, ny), aspect="equal", xticks=[], yticks=[])
+    axis.set(title=f"astrometry: image minus Gaia, medians of {len(rows)} stars in cells", xlim=(0, nx), ylim=(0, ny), aspect="equal",
+             xticks=[], yticks=[])
 
 
 def _astrometry_scatter(figure, axis, plot: QuadrantPlot):

@@ -31,7 +31,8 @@ SIZE, NOISE, JD = 200, 10.0, 2458424.69
 PLACES = np.array([[60.0, 60.0], [140.0, 60.0], [60.0, 140.0]])
 PAGE = (Path(__file__).parents[2] / "docs" / "alert_packets.md").read_text()
 HEADER = {"MAGZP": 26.2, "MAGZPUNC": 1e-4, "MAGZPRMS": 0.03, "CLRCOEFF": 0.08, "CLRCOUNC": 1e-4, "PROGRMID": 1, "PROGRMPI": "Kulkarni",
-          "EXPTIME": 30.0, "NMATCHES": 900, "ZPCLRCOV": 1e-5, "ZPMED": 26.2, "CLRMED": 0.6, "CLRRMS": 0.2, "SEEING": 2.0, "ASTRRMS1": 1e-5, "ASTRRMS2": 1e-5}
+          "EXPTIME": 30.0, "NMATCHES": 900, "ZPCLRCOV": 1e-5, "ZPMED": 26.2, "CLRMED": 0.6, "CLRRMS": 0.2, "SEEING": 2.0,
+          "ASTRRMS1": 1e-5, "ASTRRMS2": 1e-5}
 REFERENCE = {"DBRFID": 505120200, "JDSTART": JD - 200, "JDEND": JD - 100, "NFRAMES": 20}
 
 

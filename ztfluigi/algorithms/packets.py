@@ -40,8 +40,8 @@ def build_packet(candidate: Mapping, history: Sequence[Mapping], limits: Sequenc
     forced : forced photometry (`fp_hists` fields); left out in 3.3.
 
     NaN, infinity and None are missing values and become null (ranr and decnr, which may not be null, -999: no reference source). That a
-    neighbour was looked for and is not there is said by who looked. As in ZTF's packets earlier detections come oldest first, forced photometry newest first; an empty history is
-    null. Raises BadInput naming a field that may not be null and has no value.
+    neighbour was looked for and is not there is said by who looked. As in ZTF's packets earlier detections come oldest first,
+    forced photometry newest first; an empty history is null. Raises BadInput naming a field that may not be null and has no value.
     """
     alert_schema.check_version(version)
     shown = _record(alert_schema.CANDIDATE, candidate, context, _NO_REFERENCE)

@@ -101,7 +101,8 @@ def adopt(raw: paths.RawName, qid: int, files: dict[str, Path]) -> ProductRow:
     obsjd, wcs = float(header["OBSJD"]), TpvWcs.from_cards(header)
     key = f"{raw.exposure}/{raw.ccdid}/{qid}"
     row = ProductRow("ScienceImage", key, product_id(f"ScienceImage:{key}", "1.0", {}, [entry["sha256"] for entry in entries]),
-                     state="sealed" if header.get("STATUS", 1) else "unusable", reason=None if header.get("STATUS", 1) else "STATUS is 0 in its header",
+                     state="sealed" if header.get("STATUS", 1) else "unusable",
+                     reason=None if header.get("STATUS", 1) else "STATUS is 0 in its header",
                      infobits=int(header.get("INFOBITS", 0)), night=night_of(raw.exposure), exposure=raw.exposure, field=raw.field,
                      filter=raw.filter, fid=FILTERS[raw.filter], ccdid=raw.ccdid, qid=qid, rcid=rcid(raw.ccdid, qid), jd=obsjd,
                      nid=night_id(obsjd), expid=exposure_id(obsjd), rid=raw_id(obsjd, raw.ccdid, qid), pid=processing_id(obsjd, raw.ccdid, qid),

@@ -48,7 +48,8 @@ def explain(task, depth: int, indent: int = 0, seen: set | None = None) -> list[
     seen = set() if seen is None else seen
     pad = "  " * indent
     if not isinstance(task, Product):
-        return [f"{pad}{task}: {'complete' if task.complete() else 'not complete'}"] + _inputs(task, luigi.task.flatten(task.requires()), depth, indent, seen)
+        line = f"{pad}{task}: {'complete' if task.complete() else 'not complete'}"
+        return [line] + _inputs(task, luigi.task.flatten(task.requires()), depth, indent, seen)
     row = task.output().row()
     lines = [f"{pad}{task.kind} {task.key}  {verdict(task, row)}"]
     if task.task_id in seen:

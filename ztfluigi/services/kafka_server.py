@@ -159,8 +159,8 @@ def _write(folder: Path, port: int, known: Mapping[str, str], more: Mapping[str,
 
 def _java(jars: Path, folder: Path, *command) -> int:
     """Process number of a Java program of Kafka's, in a session of its own, its words in the folder's log."""
-    log = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_OPEN, 1, folder / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND,
-                                                                  0o644), (os.POSIX_SPAWN_DUP2, 1, 2)]
+    log = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+           (os.POSIX_SPAWN_OPEN, 1, folder / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), (os.POSIX_SPAWN_DUP2, 1, 2)]
     return os.posix_spawnp("java", ["java", *JVM, "-cp", f"{jars}/*", *(str(word) for word in command)], os.environ, file_actions=log, setsid=True)
 
 

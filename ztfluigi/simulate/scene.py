@@ -123,7 +123,8 @@ def simulate_quadrant(camera: Camera, *, density: str = "high-lat", seed: int = 
                       pointing_error_arcsec: tuple[float, float] | None = None, clouds_mag: float = 0.0, airmass: float = 1.1,
                       sky_factor: float = 1.0, number: int = 0, obsjd: float = DEFAULT_OBSJD, ccdid: int | None = None,
                       qid: int | None = None, field: int | tuple[float, float] = DEFAULT_FIELD, boost: float | None = None,
-                      points: np.ndarray | None = None, streaks: np.ndarray | None = None, trails: int | np.ndarray = 0, cosmic_rays: float = 1.0) -> SimulatedQuadrant:
+                      points: np.ndarray | None = None, streaks: np.ndarray | None = None, trails: int | np.ndarray = 0,
+                      cosmic_rays: float = 1.0) -> SimulatedQuadrant:
     """Simulate one quadrant of one exposure.
 
     `seed` is the sky and the instrument, `number` the exposure: the same seed with another number is another epoch of the same sky.

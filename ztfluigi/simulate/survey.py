@@ -166,8 +166,8 @@ class Survey:
             return made.raw, made.overscan
         if item.type == "b":
             return scene.simulate_bias(self.camera, number, seed=self.seed, ccdid=ccdid, qid=qid)
-        return scene.simulate_flat(self.camera.on(item.conditions.obsjd), number, seed=self.seed, filter=item.filter, led=item.led, level_dn=FLAT_LEVEL_DN,
-                                   exptime=item.conditions.exptime, ccdid=ccdid, qid=qid)
+        return scene.simulate_flat(self.camera.on(item.conditions.obsjd), number, seed=self.seed, filter=item.filter, led=item.led,
+                                   level_dn=FLAT_LEVEL_DN, exptime=item.conditions.exptime, ccdid=ccdid, qid=qid)
 
     def write_raw(self, root: Path, item: Planned, ccdid: int) -> list[dict]:
         """Write the raw file of one CCD of one exposure; the truth of its quadrants (of sky exposures) as plain data."""
