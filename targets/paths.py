@@ -88,15 +88,15 @@ def _exposure_folder(exposure: str) -> PurePosixPath:
     return PurePosixPath(exposure[:4], exposure[4:8], exposure[8:])
 
 
-def science(raw: RawName, qid: int, suffix: str) -> PurePosixPath:
-    """`archive/sci/YYYY/MMDD/ffffff/ztf_..._o_q<Q>_<suffix>`."""
-    return PurePosixPath("archive/sci", _exposure_folder(raw.exposure), f"{raw.stem}_q{qid}_{suffix}")
+def science(raw: RawName, qid: int, suffix: str, variant: str = "") -> PurePosixPath:
+    """`archive/sci/YYYY/MMDD/ffffff/ztf_..._o_q<Q>_<suffix>`; a variant (of a reference of one's own) has a folder of its name below."""
+    return PurePosixPath("archive/sci", _exposure_folder(raw.exposure), variant, f"{raw.stem}_q{qid}_{suffix}")
 
 
-def operations(raw: RawName, qid: int, suffix: str) -> PurePosixPath:
+def operations(raw: RawName, qid: int, suffix: str, variant: str = "") -> PurePosixPath:
     """`ops/sci/...`: intermediate, removable files of one quadrant; an empty suffix is the split quadrant itself."""
     name = f"{raw.stem}_q{qid}" + (f"_{suffix}" if suffix else ".fits")
-    return PurePosixPath("ops/sci", _exposure_folder(raw.exposure), name)
+    return PurePosixPath("ops/sci", _exposure_folder(raw.exposure), variant, name)
 
 
 def quadrant_figure(raw: RawName, qid: int) -> PurePosixPath:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import fitsio
@@ -61,6 +62,23 @@ def verify(path: Path) -> dict:
         raise Transient(f"{path.name} could not be read back after writing: {error}") from error
     digest = sha256(path)
     return {"size": path.stat().st_size, "sha256": digest}
+
+
+def keep(root: Path, entries: Sequence[Mapping], name: str) -> Path:
+    """Keep the files of a registry row in a folder `name` beside the first: they outlive what replaces them. Returns that folder.
+
+    Linked, not copied, where the file system can: a product is replaced by renaming, never written over.
+    """
+    folder = (root / entries[0]["path"]).parent / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in entries:
+        source, kept = root / entry["path"], folder / PurePosixPath(entry["path"]).name
+        if source.exists() and not kept.exists():
+            try:
+                kept.hardlink_to(source)
+            except OSError:
+                shutil.copy2(source, kept)
+    return folder
 
 
 def sha256(path: Path) -> str:

@@ -219,6 +219,28 @@ def test_a_difference_of_an_old_epoch_can_be_asked_for_by_hand(survey):
     assert survey.registry().current("DifferenceImage", f"{exposure}/1/1").state == "sealed"
 
 
+def test_a_difference_against_a_reference_of_ones_own_stands_apart(survey):
+    row = survey.registry().select("DifferenceImage", night=survey.nights[-1])[0]
+    place, before = ("--exposure", row.exposure, "--ccdid", str(row.ccdid), "--qid", str(row.qid)), survey.nights[-1]
+    tables = "select (select count(*) from candidates) as events, (select count(*) from alerts) as alerts, " \
+             "(select count(*) from difference_limits) as limits"
+    counts = database.query(tables)
+    assert survey.luigi("DifferenceImage", *place, "--before", before).returncode == 0
+    own = survey.registry().current("DifferenceImage", f"{row.key}/before={before}")
+    assert own.state == "sealed" and own.night is None and own.provid != row.provid
+    assert database.query(tables) == counts and survey.registry().current("DifferenceImage", row.key).provid == row.provid
+    files = {entry["role"]: survey.root / entry["path"] for entry in own.files}
+    theirs = next(entry["path"] for entry in row.files if entry["role"] == "image")
+    assert files["image"].parent.name == "before20181102" and files["image"].name == theirs.rsplit("/", 1)[1]
+    # the survey's reference is of the same epochs, so that the events are too
+    table, kept = fits.getdata(files["events"]), database.query("select candid, xpos, fate from candidates where pid = %s", (row.pid,))
+    np.testing.assert_allclose(np.sort(table["xpos"]), np.sort([one["xpos"] for one in kept]), rtol=1e-6)
+    assert sorted(table["fate"]) == sorted(one["fate"] for one in kept) and np.isfinite(table["drb"][table["fate"] == "packet"]).all()
+    assert f"before={before}  sealed" in survey.command("ztf", "why", "DifferenceImage", own.key, "--depth", "1").stdout
+    shown = survey.command("ztf", "reference", "list").stdout
+    assert f"/before={before} " in shown and "unlocked" not in shown
+
+
 def test_doctor_finds_nothing_wrong(survey):
     healthy = survey.command("ztf", "doctor", "--content")
     assert healthy.returncode == 0, healthy.stdout

@@ -8,6 +8,7 @@ import luigi
 import pytest
 
 from targets.rows import ProductRow
+from ztfluigi.cli import reference
 from ztfluigi.model.errors import BadInput
 from ztfluigi.tasks import process
 from ztfluigi.tasks.base import Built, Product
@@ -63,6 +64,34 @@ def test_a_locked_reference_keeps_its_id_until_it_is_unlocked(registry):
     assert image.settled_provid() == ("as it was", True) and image.complete()
     registry.mark(image.kind, image.key, vbest=1)
     assert image.provid() != "as it was" and not image.output().exists()
+
+
+def test_unlocking_keeps_the_files_and_says_what_follows(registry, tmp_path):
+    tasks = [ReferenceImage(*CELL), ReferenceCatalog(*CELL)]
+    for task, role in zip(tasks, ("refimg", "refpsfcat"), strict=True):
+        path = tmp_path / task.files()[role]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(role)
+        registry.seal(ProductRow(task.kind, task.key, f"old {role}", "sealed", version="0.9.0", config=task.critical(),
+                                 files=[{"role": role, "path": str(task.files()[role]), "size": len(role)}]))
+        registry.mark(task.kind, task.key, vbest=2)
+    registry.seal(ProductRow("DifferenceImage", "1/6/1", "made of it", "sealed", night="2018-11-08"), {"ReferenceImage": ["old refimg"]})
+    with pytest.raises(BadInput, match="0 good epochs, 15 are needed"):
+        reference.unlock(tasks, choose_again=True)
+    assert "locked" in reference.listing()[1].split() and registry.current("ReferenceImage", tasks[0].key).vbest == 2
+    told = "\n".join(reference.unlock(tasks, choose_again=False))
+    assert "algorithm version was 0.9.0" in told and "1 differences were made with it, of nights 2018-11-08" in told
+    assert "ReferenceCatalog --field 505 --filter zr --ccdid 6 --qid 1 --local" in told
+    for task, role in zip(tasks, ("refimg", "refpsfcat"), strict=True):
+        final = tmp_path / task.files()[role]
+        final.with_name("new").write_text(role.upper())
+        final.with_name("new").replace(final)  # as a product is replaced
+        assert (final.parent / "kept-old refimg" / final.name).read_text() == role
+        assert registry.current(task.kind, task.key).vbest == 1 and not task.complete()
+    reference.lock(tasks)
+    assert registry.current("ReferenceCatalog", tasks[1].key).vbest == 2 and tasks[0].settled_provid() == ("old refimg", True)
+    with pytest.raises(BadInput, match="not built"):
+        reference.unlock([ReferenceImage(*CELL, before="2018-11-10"), tasks[1]], choose_again=False)
 
 
 class Kept(_Locked, Product):

@@ -10,7 +10,7 @@ from ztfluigi import __version__
 from ztfluigi.model.errors import ZtfError
 
 #: Sub-commands in the order of `ztf --help`; each module has `add_parser(subparsers)` and `run(args)`.
-COMMANDS = ("simulate", "adopt", "inject", "status", "why", "db", "doctor", "alerts", "kafka", "demo")
+COMMANDS = ("simulate", "adopt", "inject", "reference", "status", "why", "db", "doctor", "alerts", "kafka", "demo")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -34,12 +34,12 @@ def find_task(kind: str, identity: list[str]) -> Product:
         known = sorted(name for name in luigi.task_register.Register.task_names() if name[0].isupper())
         raise BadInput(f"there is no product {kind!r}; products are {', '.join(known)}") from error
     names = [name for name, _ in cls.get_params()]
-    if len(identity) == 1 and "=" not in identity[0]:
-        values = dict(zip(names, identity[0].split("/"), strict=False))
-    else:
-        values = dict(item.lstrip("-").split("=", 1) for item in identity if "=" in item)
-    if set(values) != set(names):
-        raise BadInput(f"{kind} is identified by {', '.join(names)}; write for example: ztf why {kind} " + " ".join(f"{n}=..." for n in names))
+    needed = [name for name, parameter in cls.get_params() if not parameter.has_task_value(kind, name)]
+    words = identity[0].split("/") if len(identity) == 1 else identity
+    values = dict(zip(names, [word for word in words if "=" not in word], strict=False)) if len(identity) == 1 else {}
+    values |= dict(word.lstrip("-").split("=", 1) for word in words if "=" in word)
+    if not set(needed) <= set(values) <= set(names):
+        raise BadInput(f"{kind} is identified by {', '.join(names)}; write for example: ztf why {kind} " + " ".join(f"{n}=..." for n in needed))
     return cls.from_str_params(values)
 
 

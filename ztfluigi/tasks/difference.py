@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import luigi
 import numpy as np
+from numpy.lib.recfunctions import append_fields
 
 from targets import paths
 from targets.codecs import catalog as catalog_codec
@@ -16,6 +18,7 @@ from targets.sealed import Stage
 from ztfluigi.algorithms import events, identity, limits, quality
 from ztfluigi.algorithms.subtract import Difference, subtract
 from ztfluigi.model import header_cards, infobits
+from ztfluigi.model.event_columns import EVENT
 from ztfluigi.model.header import Header
 from ztfluigi.model.ids import event_number
 from ztfluigi.model.images import Calibrated, Coadd
@@ -25,18 +28,23 @@ from ztfluigi.model.wcs import TpvWcs
 from ztfluigi.services import candidates, classifiers, coverage
 from ztfluigi.tasks import headers
 from ztfluigi.tasks.base import Built, Product
-from ztfluigi.tasks.reference import ReferenceCatalog, ReferenceImage
+from ztfluigi.tasks.reference import OfReference, ReferenceCatalog, ReferenceImage
 from ztfluigi.tasks.science import OfQuadrant, ScienceImage, SourceCatalog, load_science
 from ztfluigi.tasks.scoring import scored
 from ztfluigi.tasks.settings import configuration
 
 
-class DifferenceImage(OfQuadrant, Product):
-    """Science minus reference, its PSF, and a row for every event of either sign (product 5), scored where it becomes a packet."""
+class DifferenceImage(OfReference, OfQuadrant, Product):
+    """Science minus reference, its PSF, and a row for every event of either sign (product 5), scored where it becomes a packet.
+
+    Against a reference of one's own (`before`, `exclude`) the events stand in a file beside the image: none becomes a candidate or a packet.
+    """
 
     exposure = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
+    before = luigi.Parameter(default="")
+    exclude = luigi.Parameter(default="")
     version = "1.3.0"
     sections = ("difference", "events", "event_filter")
     kernels = True
@@ -47,25 +55,32 @@ class DifferenceImage(OfQuadrant, Product):
     def requires(self):
         cell = self.cell
         return [ScienceImage(self.exposure, self.ccdid, self.qid), SourceCatalog(self.exposure, self.ccdid, self.qid),
-                ReferenceImage(cell.field, cell.filter, cell.ccdid, cell.qid), ReferenceCatalog(cell.field, cell.filter, cell.ccdid, cell.qid)]
+                *(kind(cell.field, cell.filter, cell.ccdid, cell.qid, self.before, self.exclude) for kind in (ReferenceImage, ReferenceCatalog))]
 
     def files(self):
-        return {"image": paths.science(self.name, self.qid, "scimrefdiffimg.fits.fz"), "psf": paths.science(self.name, self.qid, "diffimgpsf.fits"),
-                "cutouts": paths.operations(self.name, self.qid, "cutouts.fits")}
+        suffixes = {"image": "scimrefdiffimg.fits.fz", "psf": "diffimgpsf.fits"} | ({"events": "diffevents.fits"} if self.variant else {})
+        return {**{role: paths.science(self.name, self.qid, suffix, self.variant) for role, suffix in suffixes.items()},
+                "cutouts": paths.operations(self.name, self.qid, "cutouts.fits", self.variant)}
 
     def build(self, stage: Stage) -> Built:
         pair = load_pair(*self.requires())
         science, header, reference, ref_header = pair.science, pair.header, pair.reference, pair.ref_header
         difference, found = pair.difference(science)
         ids = self.numbers_of_time(float(header["OBSJD"]))
-        found["tblid"] = self.kept_numbers(ids["pid"], found, science.wcs)
+        if not self.variant:
+            found["tblid"] = self.kept_numbers(ids["pid"], found, science.wcs)
         metrics = difference.metrics | {"n_events": len(found), "flux_ratio_relative":
                                         difference.metrics["flux_ratio"] / 10.0 ** (0.4 * (difference.magzp - reference.magzp))}
         bits, status = quality.judge_difference(metrics, filter_code=self.name.filter)
         fates = events.light_filter(found, config=configuration("event_filter")) if status else np.full(len(found), "difference not usable")
         stamps, scores = scored(found, fates == "", (science.data, difference.reference, difference.data))
-        rows = headers.candidate_rows(self, ids, found, np.where(fates == "", PACKET, fates), header, ref_header, scores)
+        fates = np.where(fates == "", PACKET, fates)
+        rows = headers.candidate_rows(self, ids, found, fates, header, ref_header, scores)
         self.write(stage, difference, metrics, header, ref_header, bits, status)
+        if self.variant:
+            order = np.argsort([row["candid"] for row in rows])
+            table = append_fields(found, ("fate", "rb", "drb"), (fates.astype("U64"), scores["rb"], scores["drb"]), usemask=False)[order]
+            catalog_codec.write_table(stage["events"], table, [("PROVID", self.provid(), "product id")], columns=EVENT, extname="EVENTS")
         stamps = stamps[np.argsort([row["candid"] for row in rows if row["fate"] == PACKET])]
         image_codec.write_image(stage["cutouts"], stamps if len(stamps) else np.zeros((1, 1, 1, 1), np.float32))
         bad = (difference.mask & np.uint16(UNUSABLE)) != 0
@@ -77,9 +92,10 @@ class DifferenceImage(OfQuadrant, Product):
             candidates.replace_events(cursor, ids["pid"], self.provid(), ids["nid"], self.cell.rcid, rows)
             coverage.replace_limits(cursor, ids["pid"], local)
 
-        return Built(numbers=numbers, infobits=bits, usable=bool(status), reason=headers.sentence("difference", bits, status),
-                     place={**ids, **headers.footprint(science.wcs, science.data.shape)},
-                     also=rows_of_image)
+        verdict = Built(numbers=numbers, infobits=bits, usable=bool(status), reason=headers.sentence("difference", bits, status))
+        if not self.variant:
+            verdict.place, verdict.also = {**ids, **headers.footprint(science.wcs, science.data.shape)}, rows_of_image
+        return verdict
 
     def kept_numbers(self, pid: int, found: np.ndarray, wcs: TpvWcs) -> np.ndarray:
         """Event numbers under which this image's events are known already, should it be made again."""
@@ -90,7 +106,7 @@ class DifferenceImage(OfQuadrant, Product):
 
     def write(self, stage: Stage, difference, metrics: dict, header: Header, ref_header: Header, bits: int, status: int) -> None:
         """The difference image with its header, and its PSF."""
-        values = {"REFFILE": paths.reference(self.cell, "refimg.fits").name, "DBRFID": ref_header["DBRFID"], "NFRAMREF": ref_header["NFRAMES"],
+        values = {"REFFILE": str(PurePosixPath(self.variant, paths.reference(self.cell, "refimg.fits").name)), "DBRFID": ref_header["DBRFID"], "NFRAMREF": ref_header["NFRAMES"],
                   "JDSTREF": ref_header["JDSTART"], "JDENDREF": ref_header["JDEND"], "REFMAGZP": ref_header["MAGZP"],
                   "FLXRATIO": metrics["flux_ratio"], "DIFSIGPX": metrics["noise"], "DIFFWHM": metrics["fwhm_difference"],
                   "DIFFLIM": metrics["diffmaglim"], "NEVENTS": metrics["n_events"], "INFOBITS": bits, "STATUS": status,

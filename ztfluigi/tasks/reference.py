@@ -29,20 +29,16 @@ from ztfluigi.tasks.science import ScienceImage, load_science
 from ztfluigi.tasks.settings import camera, configuration, root, sections
 
 
-class _OfCell:
-    """One field, filter and quadrant; or a reference of one's own there, that cannot hold what is later than a night or in some exposures.
+class OfReference:
+    """A product of the survey's reference, or of a reference of one's own that cannot hold what is later than a night or in some exposures.
 
     `before` (YYYY-MM-DD: only epochs of earlier nights) and `exclude` (exposures, separated by commas) are identity. Without them the key,
-    the path and the registry columns are those of the survey's reference; with them they are apart, and the survey never picks them up.
+    the path and the registry columns are those of the survey; with them they are apart, and the survey never picks them up.
     """
 
     @property
-    def cell(self) -> SkyCell:
-        return SkyCell(self.field, self.filter, self.ccdid, self.qid)
-
-    @property
     def key(self) -> str:
-        words = [str(self.field), self.filter, str(self.ccdid), str(self.qid)]
+        words = [str(getattr(self, name)) for name, _ in self.get_params() if name not in ("before", "exclude")]
         words += [f"before={self.before}"] if self.before else []
         return "/".join(words + ([f"exclude={','.join(self.excluded)}"] if self.excluded else []))
 
@@ -56,7 +52,7 @@ class _OfCell:
 
     @property
     def variant(self) -> str:
-        """Name of the folder of a reference of one's own; empty for the survey's."""
+        """Name of the folder of what is of one's own; empty for the survey."""
         words = [f"before{self.last_night}"] if self.before else []
         words += [f"without{hashlib.sha256(','.join(self.excluded).encode()).hexdigest()[:12]}"] if self.excluded else []
         return "_".join(words)
@@ -72,6 +68,14 @@ class _OfCell:
     def place(self) -> dict:
         return {} if self.variant else super().place()
 
+
+class _OfCell(OfReference):
+    """One field, filter and quadrant."""
+
+    @property
+    def cell(self) -> SkyCell:
+        return SkyCell(self.field, self.filter, self.ccdid, self.qid)
+
     def path_of(self, tail: str):
         """Path of one of its files."""
         return paths.reference(self.cell, tail, self.variant)
@@ -84,7 +88,7 @@ class _OfCell:
 class _Locked:
     """A product that is kept as it is once sealed (vbest 2), whatever becomes of settings and versions, while its files are whole.
 
-    `registry().mark(kind, key, vbest=1)` unlocks it: then the next request makes it again if it is stale.
+    `ztf reference unlock` (the mark vbest 1) unlocks it: then the next request makes it again if it is stale.
     """
 
     def locked(self) -> bool:
