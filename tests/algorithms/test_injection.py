@@ -8,8 +8,9 @@ import pytest
 from targets.codecs import catalog
 from tests.algorithms import pairs
 from tests.algorithms.pairs import make_pair
-from ztfluigi.algorithms import injection
+from ztfluigi.algorithms import features, injection
 from ztfluigi.algorithms.events import extract, light_filter
+from ztfluigi.algorithms.resample import kernel_table
 from ztfluigi.model.config.injection import InjectionConfig
 from ztfluigi.model.errors import NoWork
 from ztfluigi.model.maskbits import Mask
@@ -50,6 +51,26 @@ def test_places_are_what_they_are_called(pair, placed):
     apart = np.hypot(x[:, None] - x, y[:, None] - y) + 1e3 * np.eye(len(x))
     assert apart.min() >= CONFIG.separation_pix
     assert not ((x > 97.6) & (x < 105.4)).any()
+
+
+def test_sources_keep_away_from_what_the_plain_difference_shows(pair, placed):
+    noise_mag = pairs.SCIENCE_ZP - 2.5 * np.log10(np.median(pair.science.sigma) * 5.0)
+    shown = np.column_stack([placed["xpos"], placed["ypos"]])[::3] - 1.0
+    again = injection.place(pair.science, pair.science_psf, pairs.SCIENCE_ZP, noise_mag, pair.psfcat_ref, pairs.REFERENCE_ZP, seed=3, events=shown,
+                            config=CONFIG)
+    distance = np.hypot(again["xpos"][:, None] - 1 - shown[:, 0], again["ypos"][:, None] - 1 - shown[:, 1])
+    assert len(again) >= 20 and distance.min() > injection.EVENT_PIX - 1.0
+
+
+@pytest.mark.parametrize("dx, dy", [(0, 0), (2, 0), (-1, 2), (-2, -2)])
+def test_a_source_is_fitted_at_its_place_though_the_score_peaks_beside_it(pair, dx, dy):
+    # on a bright star the corrected score is highest at the rim of the core, where less noise is allowed for
+    psf, noise = pair.science_psf.render(40, 40, 25), 0.01
+    image = (np.pad(psf, 20) + np.random.default_rng(4).normal(0, noise * np.sqrt(np.sum(psf**2)), (65, 65))).astype(np.float32)
+    sigma = np.full(image.shape, noise, np.float32)
+    flux, error, _, x, y = features.fit_psf(image, sigma, np.zeros(image.shape, bool), psf[None], np.zeros(1, int), np.array([32 + dx]),
+                                            np.array([32 + dy]), np.ones(1), 4.5, 1.5, kernel_table(4))
+    assert flux[0] == pytest.approx(1.0, abs=0.05) and np.hypot(x[0] - 32, y[0] - 32) < 0.1
 
 
 def test_the_light_is_that_of_the_psf_with_poisson_noise(pair, placed):

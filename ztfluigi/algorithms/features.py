@@ -15,6 +15,8 @@ SUBPIXELS = 5
 SKY_RING = (14, 25)
 #: Trial widths of the Gaussian fit [pix], geometric.
 WIDTHS = np.geomspace(0.8, 16.0, 40)
+#: Steps of a pixel, at most, from the peak of the corrected score to where the fit begins.
+CLIMB = 2
 #: ln(fwhm / PSF fwhm) at which classtar is one half, and its scale.
 CLASSTAR_CENTRE, CLASSTAR_SCALE = 0.45, 0.1
 
@@ -35,7 +37,7 @@ def fit_psf(image, sigma, bad, psfs, which, x, y, sign, radius, max_shift, table
     step = 0.25
     for k in range(n):
         psf = psfs[which[k]]
-        ix, iy = x[k], y[k]
+        ix, iy = _start(image, bad, psf, x[k], y[k], sign[k], radius)
         sx, sy, moving = 0.0, 0.0, True
         for turn in range(12):
             shifted(psf, sx, sy, table, model)
@@ -100,6 +102,39 @@ def fit_psf(image, sigma, bad, psfs, which, x, y, sign, radius, max_shift, table
             chi2[k] = chi / (count - 3)
         fx[k], fy[k] = ix + sx, iy + sy
     return flux, error, chi2, fx, fy
+
+
+@njit(cache=True, nogil=True)
+def _start(image, bad, psf, x, y, sign, radius):
+    """The pixel, at most `CLIMB` from a peak of the corrected score, where the PSF alone is seen best.
+
+    On a bright star the corrected score peaks beside a source, where less noise is allowed for, not at its place.
+    """
+    ix, iy = x, y
+    best = _matched(image, bad, psf, ix, iy, sign, radius)
+    for _ in range(CLIMB):
+        jx, jy = ix, iy
+        for j in range(-1, 2):
+            for i in range(-1, 2):
+                value = _matched(image, bad, psf, ix + i, iy + j, sign, radius)
+                if value > best:
+                    best, jx, jy = value, ix + i, iy + j
+        if (jx, jy) == (ix, iy):
+            break
+        ix, iy = jx, jy
+    return ix, iy
+
+
+@njit(cache=True, nogil=True)
+def _matched(image, bad, psf, x, y, sign, radius):
+    """Significance of the PSF at a pixel, for noise of 1: sum of PSF times image over the root of the sum of squares of the PSF."""
+    pp, pd, half, middle = 0.0, 0.0, int(np.ceil(radius)), psf.shape[0] // 2
+    for j in range(-half, half + 1):
+        for i in range(-half, half + 1):
+            if inside(image, y + j, x + i, j, i, radius) and not bad[y + j, x + i]:
+                pp += psf[middle + j, middle + i] ** 2
+                pd += psf[middle + j, middle + i] * sign * image[y + j, x + i]
+    return pd / np.sqrt(pp) if pp > 0.0 else -np.inf
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -35,6 +35,7 @@ BLANK_PIX, FAINT_SNR = 8.0, 5.0
 """Blank sky is this far from every reference source of that S/N in one science image, farther from bright ones."""
 STAMP = 25
 MATCH_PIX = 2.0
+EVENT_PIX = 8.0
 BINS = np.array([3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 15.0, 30.0])
 """Edges of the bins of true S/N."""
 HOST_SHARP = 0.3
@@ -44,11 +45,12 @@ PULL_SNR, POSITION_SNR = 7.0, 20.0
 
 
 def place(image: Calibrated, psf: PsfModel, magzp: float, noise_mag: float, refcat: np.ndarray, reference_magzp: float, *, seed: int,
-          config: InjectionConfig = InjectionConfig()) -> np.ndarray:
+          events: np.ndarray | None = None, config: InjectionConfig = InjectionConfig()) -> np.ndarray:
     """Rows SOURCE (truth only) of synthetic sources, at most `config.number` for a full-size quadrant.
 
     image : science image, with wcs. noise_mag : its magnitude of S/N 1 on empty sky. refcat : PSF catalogue of the reference (PSFCAT,
-    uncalibrated magnitudes). Raises NoWork where nothing fits in.
+    uncalibrated magnitudes). events : zero-based (n, 2), what the plain difference shows: sources keep `EVENT_PIX` from it, since the light
+    of a variable star is none of theirs. Raises NoWork where nothing fits in.
     """
     rng = np.random.default_rng(seed)
     ny, nx = image.data.shape
@@ -63,7 +65,7 @@ def place(image: Calibrated, psf: PsfModel, magzp: float, noise_mag: float, refc
     extended = clean & (snr > 2 * FAINT_SNR) & (cat["chi"] > 1.3) & (cat["sharp"] > HOST_SHARP * moment)
     pointlike = clean & (snr > 2 * FAINT_SNR) & (np.abs(cat["sharp"]) < 0.5 * HOST_SHARP * moment) & (cat["chi"] < 2.0)
     spread = rng.normal(0.0, 1.0, (len(cat), 2))
-    taken = _Taken(image, config.separation_pix)
+    taken = _Taken(image, config.separation_pix, np.empty((0, 2)) if events is None else events)
     parts = []
     wanted = [round(number * share) for share in SHARES]
     for name, chosen, jitter, most in (("host", extended, 1.0, wanted[1]), ("star", pointlike, 0.2, wanted[2])):
@@ -87,10 +89,17 @@ def place(image: Calibrated, psf: PsfModel, magzp: float, noise_mag: float, refc
 
 
 class _Taken:
-    """Places so far, each on usable pixels and apart from the others."""
+    """Places so far, each on usable pixels, apart from the others and from events."""
 
-    def __init__(self, image: Calibrated, separation: float):
+    def __init__(self, image: Calibrated, separation: float, events: np.ndarray):
         self.usable = (image.mask & np.uint16(UNUSABLE)) == 0
+        ny, nx = self.usable.shape
+        reach = int(np.ceil(EVENT_PIX))
+        disc = np.hypot(*np.mgrid[-reach:reach + 1, -reach:reach + 1]) < EVENT_PIX
+        self.quiet = np.ones(self.usable.shape, bool)
+        for i, j in np.rint(events).astype(int):
+            x0, x1, y0, y1 = max(0, i - reach), min(nx, i + reach + 1), max(0, j - reach), min(ny, j + reach + 1)
+            self.quiet[y0:y1, x0:x1] &= ~disc[y0 - j + reach:y1 - j + reach, x0 - i + reach:x1 - i + reach]
         self.separation = separation
         self.points = np.empty((0, 2))
 
@@ -104,7 +113,7 @@ class _Taken:
             if not (EDGE_PIX <= px < nx - EDGE_PIX and EDGE_PIX <= py < ny - EDGE_PIX):
                 continue
             i, j = round(px), round(py)
-            if not self.usable[j - 2:j + 3, i - 2:i + 3].all():
+            if not (self.quiet[j, i] and self.usable[j - 2:j + 3, i - 2:i + 3].all()):
                 continue
             if len(self.points) and np.hypot(*(self.points - (px, py)).T).min() < self.separation:
                 continue

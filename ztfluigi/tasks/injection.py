@@ -13,7 +13,7 @@ from targets.sealed import Stage
 from ztfluigi.algorithms import events, injection
 from ztfluigi.model.config.injection import InjectionConfig
 from ztfluigi.model.errors import BadInput
-from ztfluigi.services import classifiers
+from ztfluigi.services import candidates, classifiers
 from ztfluigi.tasks.base import Built, Product
 from ztfluigi.tasks.difference import DifferenceImage, load_pair
 from ztfluigi.tasks.science import OfQuadrant
@@ -27,6 +27,7 @@ class Injection(OfQuadrant, Product):
     exposure = luigi.Parameter()
     ccdid = luigi.IntParameter()
     qid = luigi.IntParameter()
+    version = "1.1.0"
     sections = ("difference", "events", "event_filter", "injection")
     kernels = True
 
@@ -51,7 +52,9 @@ def inject(task: DifferenceImage, *, seed: int, config: InjectionConfig) -> tupl
         raise BadInput(f"[injection] min_snr = {config.min_snr:g} is not below max_snr = {config.max_snr:g}")
     pair = load_pair(*task.requires())
     faintest = float(task.row().numbers["diffmaglim"]) + 2.5 * np.log10(5.0)
-    placed = injection.place(pair.science, pair.psf, pair.magzp, faintest, pair.refcat, pair.reference.magzp, seed=seed, config=config)
+    known = np.array([(row["xpos"] - 1.0, row["ypos"] - 1.0) for row in candidates.events(task.row().pid)]).reshape(-1, 2)
+    placed = injection.place(pair.science, pair.psf, pair.magzp, faintest, pair.refcat, pair.reference.magzp, seed=seed, events=known,
+                             config=config)
     image = injection.add(pair.science, pair.psf, placed, seed=seed)
     difference, found = pair.difference(image)
     passed = events.light_filter(found, config=configuration("event_filter")) == ""
