@@ -17,8 +17,8 @@ from ztfluigi.algorithms.subtract import Difference, subtract
 from ztfluigi.simulate.exposure import GALAXY, POINT, STAR, TRANSIENT
 from ztfluigi.simulate.scene import SimulatedQuadrant
 
-NUMBER = 40
-"""Number of the new epoch."""
+NUMBER, ROUNDS = 40, 3
+"""Number of the first new epoch; how many of full size are differenced: one alone holds too few false events to count."""
 SNR_FAINT, SNR_BRIGHT, BRIGHT_SHARE = (3.5, 9.5), (9.5, 100.0), 0.2
 """Ideal S/N of the injected sources: evenly spread where completeness changes, and by their logarithm above."""
 BLANK, HOST, NEAR = 0, 1_000_000, 2_000_000
@@ -45,11 +45,17 @@ class Injected:
 
 
 @lru_cache(maxsize=1)
-def inject(case: Case) -> Injected:
-    """Simulate, measure and subtract the new epoch of a case."""
+def injections(case: Case) -> list[Injected]:
+    """All new epochs of a case."""
+    return [inject(case, n) for n in range(1 if case.quick else ROUNDS)]
+
+
+@lru_cache(maxsize=ROUNDS)
+def inject(case: Case, n: int = 0) -> Injected:
+    """Simulate, measure and subtract the n-th new epoch of a case."""
     built, shared = reference.build(case), night(case)
-    plain = simulate(case, NUMBER)
-    truth = simulate(case, NUMBER, points=_points(case, plain, len(shared.epochs)))
+    plain = simulate(case, NUMBER + n)
+    truth = simulate(case, NUMBER + n, points=_points(case, n, plain, len(shared.epochs)))
     epoch = measure_epoch(truth, Path(shared.folder.name))
     image = epoch.image()
     result = subtract(image, epoch.found.psf, epoch.magzp, built.coadd, psfcat_sci=epoch.found.psfcat, psfcat_ref=built.found.psfcat,
@@ -67,20 +73,23 @@ def inject(case: Case) -> Injected:
 
 def measure(case: Case) -> None:
     """Mean (0 within the target) and width (1 within 0.03) of the score over usable pixels away from injected sources."""
-    made = inject(case)
-    score = made.difference.scorr.copy()
-    for row in made.sources:
-        i, j = round(row["x"]), round(row["y"])
-        score[max(0, j - 9):j + 10, max(0, i - 9):i + 10] = 0
-    score = score[score != 0]
+    score = np.concatenate([_quiet_score(made) for made in injections(case)])
     case.figure("difference.score_mean", np.mean(score), "sigma", len(score), 0.02)
     low, high = np.percentile(score, [15.87, 84.13])
     case.figure("difference.score_width", (high - low) / 2, "sigma", len(score), 1.03)
 
 
-def _points(case: Case, truth: SimulatedQuadrant, epochs: int) -> np.ndarray:
+def _quiet_score(made: Injected) -> np.ndarray:
+    score = made.difference.scorr.copy()
+    for row in made.sources:
+        i, j = round(row["x"]), round(row["y"])
+        score[max(0, j - 9):j + 10, max(0, i - 9):i + 10] = 0
+    return score[score != 0]
+
+
+def _points(case: Case, n: int, truth: SimulatedQuadrant, epochs: int) -> np.ndarray:
     """Point sources in blank places, half as many in galaxies, a galaxy each, and one beside every bright star."""
-    rng = np.random.default_rng([case.seed, 7])
+    rng = np.random.default_rng([case.seed, 7, n])
     x, y = blank_places(truth, 300 if case.quick else 6000, rng)
     ny, nx = truth.raw.shape
 

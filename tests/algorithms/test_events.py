@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.signal import fftconvolve
 
 from tests.algorithms import pairs
 from tests.algorithms.pairs import SHAPE, make_pair
 from ztfluigi.algorithms import features
-from ztfluigi.algorithms.events import extract, find_peaks, light_filter
+from ztfluigi.algorithms.events import extract, find_peaks, light_filter, peak_heights
 from ztfluigi.algorithms.resample import kernel_table
 from ztfluigi.model.columns import dtype_of
 from ztfluigi.model.config.difference import EventFilterConfig
@@ -178,6 +179,30 @@ def test_peaks_are_highest_in_their_box_once():
     score[10, 10], score[11, 11], score[10, 20], score[10, 21], score[30, 5] = 9, 8, 7, 7, -6
     x, y, sign = find_peaks(score, 5.0, 2)
     assert list(zip(x, y, sign, strict=True)) == [(10, 10, 1.0), (20, 10, 1.0), (5, 30, -1.0)]
+
+
+def test_height_of_a_peak_does_not_depend_on_its_place_between_pixels():
+    psf = pairs.moffat(2.3, SHAPE).render(50, 50, 25)
+    for dx, dy in ((0.0, 0.0), (0.5, 0.0), (0.5, 0.5), (-0.2, 0.4)):
+        moved = pairs.moffat(2.3, SHAPE).render(50, 50, 25, dx, dy)
+        score = fftconvolve(moved, psf, mode="same") / np.sum(psf**2) * 8.0
+        y, x = (int(v) for v in np.unravel_index(score.argmax(), score.shape))
+        assert peak_heights(score, np.array([x]), np.array([y]), np.ones(1))[0] == pytest.approx(8.0, rel=0.01)
+        assert peak_heights(-score, np.array([x]), np.array([y]), -np.ones(1))[0] == pytest.approx(8.0, rel=0.01)
+
+
+def test_hits_stand_out_of_the_psf_fit_and_stars_do_not(pair, matched):
+    assert max(e["hitsnr"] for e, _ in matched) < 4.5 and np.median([e["hitsnr"] for e, _ in matched]) < 2.5
+    science = replace(pair.science, data=pair.science.data.copy())
+    hits = [(x + 12, y + 12, length) for (x, y, _), length in zip(PLACES[:60:4], [1, 2, 3] * 5, strict=True)
+            if max(x, y) < 210 and np.hypot(pair.x - x - 12, pair.y - y - 12).min() > 8]
+    assert len(hits) > 5
+    for x, y, length in hits:
+        science.data[round(y), round(x):round(x) + length] += np.float32(16.0 * pair.science.sigma[round(y), round(x)] / length**0.5)
+    found = extract(replace(pair, science=science).subtract(), wcs=pairs.SCIENCE_WCS, psfcat_ref=pair.psfcat_ref, reference_magzp=pairs.REFERENCE_ZP)
+    for x, y, length in hits:
+        k = np.hypot(found["xpos"] - 1 - x - (length - 1) / 2, found["ypos"] - 1 - y).argmin()
+        assert found["hitsnr"][k] > 4.5 and light_filter(found)[k] != ""
 
 
 def test_psf_shift_is_exact_enough():

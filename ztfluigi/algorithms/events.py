@@ -21,6 +21,8 @@ APERTURE_RADIUS, BIG_APERTURE_RADIUS = 7.0, 9.0
 MAX_SEERATIO = 2.0
 #: A pixel holds at least this share of the peak of a score that lies between pixels.
 PIXEL_SHARE = 0.85
+#: Largest logarithm of what a peak gains along an axis: that of the sharpest PSF, half a pixel from the centre.
+MOST_GAIN = 0.15
 #: Relative error of the PSF of the difference that the chi-square of a true source may show.
 PSF_ERROR = 0.05
 #: What the freedom of its two coordinates adds, on average, to the square of the score of a peak.
@@ -67,6 +69,7 @@ def extract(difference: Difference, *, wcs: TpvWcs, psfcat_ref: np.ndarray, refe
     events["dsnrms"] = sign * difference.data[y, x] / max(difference.metrics["noise"], 1e-30)
     events["dsdiff"] = events["dsnrms"] - events["ssnrms"]
     events["diffmaglim"] = difference.diffmaglim
+    events["hitsnr"] = features.hit_snr(difference.data, difference.sigma, unusable, psfs, which[keep], fx, fy, sign, kernel_table(4))
     _photometry(events, difference, fx, fy, sign)
     _shape(events, difference, unusable, fx, fy, sign)
     _nearest_reference(events, psfcat_ref, reference_magzp, wcs, fx, fy)
@@ -96,6 +99,7 @@ def light_filter(events: np.ndarray, *, config: EventFilterConfig = EventFilterC
             ("dipole", _dipoles(events), 0, -1), ("nneg", events["nneg"], config.max_nneg, -1),
             ("elong", events["elong"], config.max_elong, -1), ("|magdiff|", _significant_magdiff(events, snr), config.max_magdiff, -1),
             ("sumrat", events["sumrat"], config.min_sumrat, 1), ("fwhm", events["fwhm"], config.max_fwhm, -1),
+            ("hitsnr", np.sqrt(np.maximum(events["hitsnr"].astype(float) ** 2 - (PSF_ERROR * snr) ** 2, 0.0)), config.max_hitsnr, -1),
             ("chipsf", events["chipsf"] - (PSF_ERROR * snr) ** 2, config.max_chipsf, -1))
     fate = np.full(len(events), "", dtype="U64")
     for name, values, limit, direction in cuts:
@@ -189,7 +193,8 @@ def _merge(x, y, sign, score) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def peak_heights(score, x, y, sign):
-    """Height of the parabola through each peak and its four neighbours; the pixel's own at edges and beside pixels without a score."""
+    """Height of the Gaussian through each peak and its four neighbours, as the score of a point source is nearly one: of the parabola through
+    their logarithms. The pixel's own at edges and beside pixels that have no score or one of the other sign."""
     height = np.empty(len(x))
     for k in range(len(x)):
         i, j = x[k], y[k]
@@ -197,10 +202,11 @@ def peak_heights(score, x, y, sign):
         height[k] = middle
         if 0 < i < score.shape[1] - 1 and 0 < j < score.shape[0] - 1:
             for low, high in ((score[j, i - 1], score[j, i + 1]), (score[j - 1, i], score[j + 1, i])):
-                bend = 2.0 * middle - sign[k] * (low + high)
-                if low != 0.0 and high != 0.0 and bend > 0.0:
-                    step = 0.5 * sign[k] * (high - low)
-                    height[k] += min(0.5 * step * step / bend, 0.25 * bend)
+                if sign[k] * low > 0.0 and sign[k] * high > 0.0:
+                    left, right = np.log(sign[k] * low / middle), np.log(sign[k] * high / middle)
+                    bend = -(left + right)
+                    if bend > 0.0:
+                        height[k] *= np.exp(min(0.125 * (right - left) ** 2 / bend, MOST_GAIN))
     return height
 
 

@@ -17,6 +17,9 @@ SKY_RING = (14, 25)
 WIDTHS = np.geomspace(0.8, 16.0, 40)
 #: Steps of a pixel, at most, from the peak of the corrected score to where the fit begins.
 CLIMB = 2
+#: Steps (dy, dx) along rows, columns and diagonals; the last four are the opposites of the first.
+LINES = np.array([(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)])
+ALONG = np.array([0, 1, -1])
 #: ln(fwhm / PSF fwhm) at which classtar is one half, and its scale.
 CLASSTAR_CENTRE, CLASSTAR_SCALE = 0.45, 0.1
 
@@ -135,6 +138,53 @@ def _matched(image, bad, psf, x, y, sign, radius):
                 pp += psf[middle + j, middle + i] ** 2
                 pd += psf[middle + j, middle + i] * sign * image[y + j, x + i]
     return pd / np.sqrt(pp) if pp > 0.0 else -np.inf
+
+
+@njit(cache=True, nogil=True)
+def hit_snr(image, sigma, bad, psfs, which, x, y, sign, table):
+    """S/N of the most significant light that one, two or three pixels in a row hold above the PSF at (x, y), fitted together with it.
+
+    The pixels are the nine about the position and neighbours of theirs, in rows, columns and diagonals: what a cosmic ray has and a star
+    has not. 0 where nothing can be fitted. Arguments as of `fit_psf`, but for the fitted positions x, y.
+    """
+    half = 4
+    size = 2 * half + 1
+    highest = np.zeros(len(x))
+    model, rest, weight = np.empty((size, size)), np.zeros((size, size)), np.empty((size, size))
+    for k in range(len(x)):
+        ix, iy = int(np.rint(x[k])), int(np.rint(y[k]))
+        shifted(psfs[which[k]], x[k] - ix, y[k] - iy, table, model)
+        pp, pd = 0.0, 0.0
+        for j in range(size):
+            for i in range(size):
+                row, col = iy + j - half, ix + i - half
+                weight[j, i] = 0.0
+                if 0 <= row < image.shape[0] and 0 <= col < image.shape[1] and not bad[row, col] and sigma[row, col] > 0:
+                    weight[j, i] = 1.0 / sigma[row, col] ** 2
+                    pp += weight[j, i] * model[j, i] ** 2
+                    pd += weight[j, i] * model[j, i] * sign[k] * image[row, col]
+        if pp <= 0:
+            continue
+        for j in range(size):
+            for i in range(size):
+                if weight[j, i] > 0:
+                    rest[j, i] = weight[j, i] * (sign[k] * image[iy + j - half, ix + i - half] - pd / pp * model[j, i])
+                else:
+                    rest[j, i] = 0.0
+        for j in range(half - 1, half + 2):
+            for i in range(half - 1, half + 2):
+                for line in range(8):
+                    dj, di = LINES[line]
+                    light, power, common = 0.0, 0.0, 0.0
+                    # The pixel; with its neighbour; and with the one opposite, once for both directions.
+                    for step in ALONG[:3 if line < 4 else 2]:
+                        light += rest[j + step * dj, i + step * di]
+                        power += weight[j + step * dj, i + step * di]
+                        common += weight[j + step * dj, i + step * di] * model[j + step * dj, i + step * di]
+                        variance = power - common**2 / pp
+                        if light > 0 and variance > 0:
+                            highest[k] = max(highest[k], light / np.sqrt(variance))
+    return highest
 
 
 @njit(cache=True, nogil=True, inline="always")

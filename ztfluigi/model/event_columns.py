@@ -16,6 +16,7 @@ EVENT = (
     Column("magpsf", "f4", "mag", "PSF-fit magnitude"),
     Column("sigmapsf", "f4", "mag", "1-sigma uncertainty of magpsf"),
     Column("chipsf", "f4", "", "reduced chi-square of the PSF fit"),
+    Column("hitsnr", "f4", "", "S/N of one to three pixels in a row above the PSF fit, the most significant"),
     Column("magap", "f4", "mag", "aperture magnitude, diameter 14 pix"),
     Column("sigmagap", "f4", "mag", "1-sigma uncertainty of magap"),
     Column("magapbig", "f4", "mag", "aperture magnitude, diameter 18 pix"),
