@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.night.conftest import Survey, enter
@@ -29,3 +31,25 @@ def test_a_real_image_is_adopted_and_measured(shared_data, tmp_path, monkeypatch
     finally:
         database.disconnect()
         postgres.stop(survey.root)
+
+
+@pytest.mark.xdist_group("night")
+@pytest.mark.night
+def test_adopted_epochs_make_a_reference_and_take_synthetic_sources(surveys, tmp_path):
+    """Few epochs for a reference here, so that the test is short."""
+    made, (first, last) = surveys[0], surveys[0].nights
+    epochs = [record["exposure"] for record in made.sky(first)[:3]] + [made.sky(last)[0]["exposure"]]
+    files = [str(path) for one in epochs for path in made.root.glob(f"archive/sci/*/*/*/ztf_{one}_*_q2_*img.fits") if "diffimg" not in path.name]
+    survey, place = Survey(tmp_path / "root"), ("--exposure", epochs[-1], "--ccdid", "1", "--qid", "2")
+    (tmp_path / "luigi.cfg").write_text("[reference_inputs]\nmin_inputs = 3\n")
+    try:
+        assert survey.command("ztf", "adopt", *files).returncode == 0
+        asked = survey.luigi("DifferenceImage", *place, folder=tmp_path)
+        assert asked.returncode == 0, asked.stderr[-2000:]
+        told = survey.command("ztf", "inject", *place, "--snr", "8", "30", "--json", folder=tmp_path)
+        assert told.returncode == 0, told.stderr[-2000:]
+    finally:
+        postgres.stop(survey.root)
+    numbers = json.loads(told.stdout)
+    found = [(share or 0.0) * count for share, count in zip(numbers["blank_complete"], numbers["blank_in_bin"], strict=True)]
+    assert numbers["blank_n"] >= 15 and sum(found) >= 0.9 * sum(numbers["blank_in_bin"])

@@ -8,10 +8,11 @@ import luigi
 import pytest
 
 from targets.rows import ProductRow
-from ztfluigi.cli import reference
+from ztfluigi.cli import inject, reference
 from ztfluigi.model.errors import BadInput
 from ztfluigi.tasks import process
 from ztfluigi.tasks.base import Built, Product
+from ztfluigi.tasks.difference import DifferenceImage
 from ztfluigi.tasks.reference import ReferenceCatalog, ReferenceImage, ReferenceInputs, _Locked, usable_reference
 
 CELL = 505, "zr", 6, 1
@@ -92,6 +93,13 @@ def test_unlocking_keeps_the_files_and_says_what_follows(registry, tmp_path):
     assert registry.current("ReferenceCatalog", tasks[1].key).vbest == 2 and tasks[0].settled_provid() == ("old refimg", True)
     with pytest.raises(BadInput, match="not built"):
         reference.unlock([ReferenceImage(*CELL, before="2018-11-10"), tasks[1]], choose_again=False)
+
+
+def test_inject_says_what_a_quadrant_lacks():
+    task = DifferenceImage("20181108000100", 6, 1)
+    assert "not built" in inject.missing(task, None) and "DifferenceImage --exposure 20181108000100 --ccdid 6 --qid 1" in inject.missing(task, None)
+    row = ProductRow(task.kind, "20181108000100/6/1", "x", "nothing-to-do", "no reference: 2 good epochs, 15 are needed")
+    assert "2 good epochs, 15 are needed; bring in more epochs of that field" in inject.missing(task, row)
 
 
 class Kept(_Locked, Product):

@@ -97,6 +97,8 @@ def adopt(raw: paths.RawName, qid: int, files: dict[str, Path]) -> ProductRow:
     image_codec.write_science(stage["image"], data, header)
     mask = image_codec.read_mask(files["mask"])[0] if "mask" in files else np.zeros(data.shape, np.uint16)
     image_codec.write_mask(stage["mask"], mask, header)
+    numbers = {key: value for key, value in header.items() if isinstance(value, (int, float)) and key.isupper()}
+    numbers["background_dn"] = float(np.median(data[(mask == 0) & np.isfinite(data)])) if ((mask == 0) & np.isfinite(data)).any() else None
     entries = stage.publish()
     obsjd, wcs = float(header["OBSJD"]), TpvWcs.from_cards(header)
     key = f"{raw.exposure}/{raw.ccdid}/{qid}"
@@ -106,6 +108,5 @@ def adopt(raw: paths.RawName, qid: int, files: dict[str, Path]) -> ProductRow:
                      infobits=int(header.get("INFOBITS", 0)), night=night_of(raw.exposure), exposure=raw.exposure, field=raw.field,
                      filter=raw.filter, fid=FILTERS[raw.filter], ccdid=raw.ccdid, qid=qid, rcid=rcid(raw.ccdid, qid), jd=obsjd,
                      nid=night_id(obsjd), expid=exposure_id(obsjd), rid=raw_id(obsjd, raw.ccdid, qid), pid=processing_id(obsjd, raw.ccdid, qid),
-                     numbers={key: value for key, value in header.items() if isinstance(value, (int, float)) and key.isupper()},
-                     files=entries, version=ADOPTED, **footprint(wcs, data.shape))
+                     numbers=numbers, files=entries, version=ADOPTED, **footprint(wcs, data.shape))
     return registry().seal(row) if row.state == "sealed" else registry().record(row)

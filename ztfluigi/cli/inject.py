@@ -33,7 +33,7 @@ def run(args) -> int:
     task = DifferenceImage(args.exposure, args.ccdid, args.qid)
     row = task.output().row()
     if row is None or row.state != "sealed":
-        raise BadInput(f"DifferenceImage {task.key} is {row.state if row else 'not built'}, expected a sealed one; ask luigi for it first")
+        raise BadInput(missing(task, row))
     config = settings.configuration("injection")
     wanted = {"number": args.number, "min_snr": args.snr and args.snr[0], "max_snr": args.snr and args.snr[1]}
     config = dataclasses.replace(config, **{name: value for name, value in wanted.items() if value is not None})
@@ -43,6 +43,15 @@ def run(args) -> int:
     _, numbers = inject(task, seed=seed, config=config)
     print(json.dumps(numbers) if args.json else "\n".join(report(numbers)))
     return 0
+
+
+def missing(task, row) -> str:
+    """What a quadrant without a sealed difference lacks, and what to do."""
+    command = f"luigi --module ztfluigi.tasks DifferenceImage --exposure {task.exposure} --ccdid {task.ccdid} --qid {task.qid} --local-scheduler"
+    if row is None:
+        return f"DifferenceImage {task.key} is not built, expected a sealed one; ask for it first: {command}"
+    more = "; bring in more epochs of that field (a night, or `ztf adopt`), then ask for it again: " + command
+    return f"DifferenceImage {task.key} is {row.state}, expected a sealed one: {row.reason}" + (more if row.state == "nothing-to-do" else "")
 
 
 def report(numbers: dict) -> list[str]:
