@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ class Injected:
     """A difference, its events, and the injected sources.
 
     sources : OBSERVED rows. usable : whether each lies on a usable pixel. snr : of an ideal measurement. light : PSF flux over all light.
+    psfs : PSF models of science image and reference. again : makes the difference once more.
     """
 
     truth: SimulatedQuadrant
@@ -42,6 +44,8 @@ class Injected:
     usable: np.ndarray
     snr: np.ndarray
     light: float
+    psfs: tuple
+    again: Callable[[], Difference]
 
 
 @lru_cache(maxsize=1)
@@ -58,8 +62,9 @@ def inject(case: Case, n: int = 0) -> Injected:
     truth = simulate(case, NUMBER + n, points=_points(case, n, plain, len(shared.epochs)))
     epoch = measure_epoch(truth, Path(shared.folder.name))
     image = epoch.image()
-    result = subtract(image, epoch.found.psf, epoch.magzp, built.coadd, psfcat_sci=epoch.found.psfcat, psfcat_ref=built.found.psfcat,
-                      config=CONFIG["difference"])
+    make = partial(subtract, image, epoch.found.psf, epoch.magzp, built.coadd, psfcat_sci=epoch.found.psfcat, psfcat_ref=built.found.psfcat,
+                   config=CONFIG["difference"])
+    result = make()
     # Without the limit on their number, which the injected sources would fill.
     found = events.extract(result, wcs=image.wcs, psfcat_ref=built.found.psfcat, reference_magzp=built.coadd.magzp,
                            config=replace(CONFIG["events"], max_events=10**6))
@@ -68,7 +73,7 @@ def inject(case: Case, n: int = 0) -> Injected:
     ny, nx = truth.raw.shape
     light = truth.psf.aperture_fraction(nx / 2, ny / 2)
     snr = _ideal_snr(truth, [epoch.truth for epoch in shared.epochs], result.reference, sources)
-    return Injected(epoch.truth, image.data, result, found, sources, usable, snr, light)
+    return Injected(epoch.truth, image.data, result, found, sources, usable, snr, light, (epoch.found.psf, built.coadd.psf), make)
 
 
 def measure(case: Case) -> None:

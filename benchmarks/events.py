@@ -62,12 +62,12 @@ def _false(case: Case, made: Injected) -> tuple[np.ndarray, np.ndarray]:
     # Without the limit on their number, which the injected sources would fill.
     kept = made.found[events.light_filter(made.found, config=replace(CONFIG["event_filter"], max_events=len(made.found) + 1)) == ""]
     objects = made.truth.objects
-    real = objects[(objects["kind"] == TRANSIENT) | np.isin(objects["id"], _varied(case, objects))]
+    real = objects[(objects["kind"] == TRANSIENT) | np.isin(objects["id"], varied(case, objects))]
     distance, _ = cKDTree(np.column_stack([real["x"], real["y"]])).query(np.column_stack([kept["xpos"] - 1, kept["ypos"] - 1]))
     return kept, distance > MATCH_PIX
 
 
-def _varied(case: Case, objects: np.ndarray) -> np.ndarray:
+def varied(case: Case, objects: np.ndarray) -> np.ndarray:
     """Ids of objects whose magnitude is not the mean of the reference's epochs."""
     total, count = np.zeros(len(objects)), np.zeros(len(objects))
     for epoch in night(case).epochs:

@@ -41,7 +41,7 @@ def installed(*names: str) -> bool:
 def call(command: list[str], folder: Path) -> float:
     """Run a program in `folder`, one thread; its CPU seconds. RuntimeError with its last words when it fails."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", env=environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
