@@ -25,8 +25,9 @@ PIXEL_SHARE = 0.85
 MOST_GAIN = 0.15
 #: Relative error of the PSF of the difference that the chi-square of a true source may show.
 PSF_ERROR = 0.05
-#: What the freedom of its two coordinates adds, on average, to the square of the score of a peak.
-FREE = 2.0
+#: How much the square of the score of a peak exceeds that of the source's true S/N of about 5, on average: by 2 for the freedom of its two
+#: coordinates, by the rest since the score leaves the source's own photons out of the noise.
+FREE = 2.75
 #: Noise of the smaller aperture over that of the PSF fit on empty sky, for events whose aperture has no error.
 APERTURE_NOISE = 3.5
 #: Aperture and PSF-fit flux of an event differ only when they do by this many sigmas.

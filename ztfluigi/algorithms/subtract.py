@@ -34,6 +34,8 @@ BRIGHT = 300.0
 QUIET = 3.5
 #: Width of the corrected score above which it is divided by that width.
 WIDEST = 1.1
+#: Pixels that differ from the reference by this many sigmas have changed.
+CHANGED = 5.0
 #: Largest variance given to a pixel for such errors, in variances of the sky.
 MAX_VARIANCE = 1e5
 #: Astrometric mismatch below which the score does not trust the catalogues [pix].
@@ -119,7 +121,8 @@ def subtract(science: Calibrated, science_psf: PsfModel, science_zp: float, refe
     mask = np.empty(shape, np.uint16)
     sci_data = np.empty(shape, np.float32)
     _prepare(science.data, science.sigma, science.mask, ref_data, ref_sigma, ref_bits, background_nodes, ratio_nodes,
-             reference.noise_correlation, config.masked_error, noise**2, usable, background, sci_data, v_sci, v_ref, sigma, mask)
+             reference.noise_correlation, science.gain, (science.read_noise / science.gain) ** 2, config.masked_error, noise**2, usable,
+             background, sci_data, v_sci, v_ref, sigma, mask)
     _add_psf_error(ref_data, config.psf_error, noise, MAX_VARIANCE * noise**2, v_sci)
     rms = _astrometric_rms(stars, shift_x, shift_y)
     data, score, scorr, response, psf_grid = proper_difference(
@@ -290,9 +293,14 @@ def _scaled_difference(data, ref_data, ratio, out):
 
 
 @njit(cache=True, nogil=True)
-def _prepare(data, noise, bits, ref_data, ref_noise, ref_bits, background_nodes, ratio_nodes, correlation, masked_error, var_sky,
+def _prepare(data, noise, bits, ref_data, ref_noise, ref_bits, background_nodes, ratio_nodes, correlation, gain, floor, masked_error, var_sky,
              usable, background, sci_data, v_sci, v_ref, sigma, mask):
-    """Background-free science, reference scaled in place, variances and mask; unusable pixels neutralised in both images."""
+    """Background-free science, reference scaled in place, variances and mask; unusable pixels neutralised in both images.
+
+    Where nothing is seen to have changed, the variance of the score is that of the counts expected from background and reference: from the
+    counts themselves a fluctuation upwards would seem less significant than the same one downwards.
+    """
+    gain, floor, changed = np.float32(gain), np.float32(floor), np.float32(CHANGED * CHANGED)
     correlation, zero, most = np.float32(correlation), np.float32(0.0), np.float32(MAX_VARIANCE * var_sky)
     masked_error = np.float32(masked_error)
     for y in range(data.shape[0]):
@@ -318,8 +326,12 @@ def _prepare(data, noise, bits, ref_data, ref_noise, ref_bits, background_nodes,
                     sci, ref = common, common
                     var_sci = var_sci if np.isfinite(var_sci) else zero
                     var_ref = var_ref if np.isfinite(var_ref) else zero
-                sigma[y, x] = np.sqrt(var_sci + var_ref)
-                if not usable[y, x]:
+                total = var_sci + var_ref
+                sigma[y, x] = np.sqrt(total)
+                if usable[y, x]:
+                    if (sci - ref) * (sci - ref) < changed * total:
+                        var_sci = max(background[y, x] + ref, zero) / gain + floor
+                else:
                     # Capped: float32 transforms would carry the rounding of a larger value into the noise of the whole tile.
                     var_sci += min((masked_error * sci) ** 2, most)
                 sci_data[y, x], ref_data[y, x] = sci, ref

@@ -36,7 +36,7 @@ class EventConfig:
 class EventFilterConfig:
     """What an event must satisfy to become a packet (difference-alerts fact sheet, section 5)."""
 
-    min_snr: float = knob(5.0, "lowest S/N of the PSF-fit flux, and of the score once the two free coordinates of a peak are allowed for")
+    min_snr: float = knob(5.0, "lowest S/N of the PSF-fit flux, and of the score once its excess at a peak is allowed for")
     max_nbad: int = knob(0, "most bad pixels in the 5 x 5 stamp", low=0)
     max_nneg: int = knob(11, "most negative pixels in the 5 x 5 stamp", low=0)
     max_elong: float = knob(2.0, "highest elongation", low=1.0)
