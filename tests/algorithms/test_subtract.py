@@ -12,6 +12,7 @@ from tests.algorithms.pairs import SHAPE, TILED, make_pair, moffat
 from ztfluigi.algorithms.coadd import coadd, footprint
 from ztfluigi.algorithms.image_match import stamp_of_reference
 from ztfluigi.algorithms.subtract import subtract
+from ztfluigi.algorithms.zogy import TileGrid, proper_difference
 from ztfluigi.model.errors import BadInput, Unusable
 from ztfluigi.model.images import Calibrated, Coadd
 from ztfluigi.model.maskbits import Mask
@@ -88,6 +89,28 @@ def test_flux_is_unbiased_over_many_transients():
     error = fluxes.std() / np.sqrt(len(fluxes))
     assert fluxes.mean() == pytest.approx(500.0, abs=3 * error)
     assert fluxes.std() == pytest.approx(float(np.median(out.sigma)) / np.sqrt((out.psf**2).sum()), rel=0.35)
+
+
+def test_calm_takes_ripples_and_no_light():
+    rng, shape = np.random.default_rng(8), (128, 128)
+    psfs, calm = tuple(moffat(w, SHAPE).render(60, 60) for w in (2.2, 2.4)), np.zeros(shape, np.float32)
+    calm[:64] = 1.0
+    science, reference = (rng.normal(0, s, shape).astype(np.float32) for s in (10.0, 3.0))
+    ripple = 20.0 * np.exp(-0.5 * (np.arange(128) / 20.0 - 1.6) ** 2)
+    reference += np.float32(ripple[:, None] * (-1.0) ** np.arange(128))
+    half = psfs[0].shape[0] // 2
+    for y in (32, 96):
+        science[y - half:y + half + 1, 64 - half:64 + half + 1] += np.float32(5000.0) * psfs[0]
+    variances = [np.full(shape, s**2, np.float32) for s in (10.0, 3.0)]
+    made = [proper_difference(science, reference, *variances, lambda j, i: psfs, tiles=TileGrid.covering(shape, 128), astrometric_rms=(0.0, 0.0),
+                              calm=given) for given in (None, calm)]
+    np.testing.assert_array_equal(made[0][0][64:], made[1][0][64:])
+    for one, other in zip(made[0][1:], made[1][1:], strict=True):
+        np.testing.assert_array_equal(one, other)
+    psf = made[1][4][0, 0]
+    flux = [np.sum(psf * one[0][20:45, 52:77]) / np.sum(psf**2) for one in made]
+    assert flux[1] == pytest.approx(flux[0], rel=0.015) and flux[1] == pytest.approx(5000.0, rel=0.05)
+    assert made[1][0][8:56, 8:48].std() < 0.5 * made[0][0][8:56, 8:48].std()
 
 
 @pytest.mark.parametrize(("science_fwhm", "reference_fwhm"), [(2.3, 2.0), (2.0, 2.6), (3.4, 2.1)])

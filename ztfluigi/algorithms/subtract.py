@@ -30,6 +30,11 @@ ASTROMETRY_SNR = 50.0
 ERROR_REACH = 2
 #: Stars of more than this many noises of a pixel [DN] are resampled by their PSF.
 BRIGHT = 300.0
+#: About stars of more than this many noises of a pixel [DN] the error of the PSFs shows in frequencies that pass no other light.
+LOUD = 3000.0
+#: So far about such a star the difference goes without those [pix]; so much farther about one of ten times its flux; over so many pixels more
+#: it goes without part of them.
+CALM_RADIUS, CALM_GROWTH, CALM_EDGE = 4.0, 3.0, 2.0
 #: Blocks of 8 x 8 pixels whose score exceeds this anywhere, in either sign, do not measure the background.
 QUIET = 3.5
 #: Width of the corrected score above which it is divided by that width.
@@ -46,7 +51,8 @@ MIN_ASTROMETRIC_RMS = 0.005
 class Difference:
     """Science minus reference on the science grid and zero point.
 
-    data : float32 (ny, nx) [DN], 0 where there is no reference. sigma : float32 [DN], noise of `data`; all images are finite.
+    data : float32 (ny, nx) [DN], 0 where there is no reference; about bright stars without the frequencies that its PSF barely passes.
+    sigma : float32 [DN], noise of `data` elsewhere; all images are finite.
     mask : uint16, bits of science and reference; NAN where the reference has no data.
     psf : (25, 25), sum 1, at the centre; psf_grid : (rows, cols, 25, 25) of the tiles, place (x, y) -> `psf_at`.
     score : S over its sky noise; scorr : S over its full noise, 0 on unusable pixels. Both float32.
@@ -125,9 +131,11 @@ def subtract(science: Calibrated, science_psf: PsfModel, science_zp: float, refe
              background, sci_data, v_sci, v_ref, sigma, mask)
     _add_psf_error(ref_data, config.psf_error, noise, MAX_VARIANCE * noise**2, v_sci)
     rms = _astrometric_rms(stars, shift_x, shift_y)
+    loud = np.isfinite(place).all(axis=0) & (flux > LOUD * noise)
     data, score, scorr, response, psf_grid = proper_difference(
         sci_data, ref_data, v_sci, v_ref, lambda j, i: _stamps(j, i, tiles, science_psf, reference.psf, coordinates, config.kernel_order),
-        tiles=tiles, astrometric_rms=rms)
+        tiles=tiles, astrometric_rms=rms,
+        calm=_about(shape, *place[:, loud], CALM_RADIUS + CALM_GROWTH * np.log10(flux[loud] / (LOUD * noise)), CALM_EDGE))
     del sci_data, v_sci, v_ref
     known = np.isfinite(place).all(axis=0)
     residuals = add_residual_noise(score, scorr, usable, *place[:, known], flux[known], clean[known])
@@ -247,6 +255,19 @@ def _metrics(data, sigma, score, scorr, mask, usable, psf) -> dict:
     return {"score_mean": score_mean, "score_width": score_width, "sky_score_width": spread(score)[1], "noise": spread(data)[1],
             "noise_expected": float(np.median(sigma[::3, ::3][good])),
             "masked_percent": 100.0 * float(np.mean((mask & np.uint16(UNUSABLE)) != 0)), "fwhm_difference": fwhm_of_stamp(psf)}
+
+
+@njit(cache=True, nogil=True)
+def _about(shape, x, y, radius, edge):
+    """1 within `radius` of places, falling to 0 over `edge` pixels beyond; float32."""
+    out = np.zeros(shape, np.float32)
+    for k in range(len(x)):
+        ix, iy, reach = int(np.rint(x[k])), int(np.rint(y[k])), int(radius[k] + edge) + 1
+        for j in range(max(0, iy - reach), min(shape[0], iy + reach + 1)):
+            for i in range(max(0, ix - reach), min(shape[1], ix + reach + 1)):
+                share = 1.0 - (np.hypot(j - y[k], i - x[k]) - radius[k]) / edge
+                out[j, i] = max(out[j, i], np.float32(min(1.0, max(0.0, share))))
+    return out
 
 
 @njit(cache=True, nogil=True)

@@ -15,6 +15,8 @@ STAMP = 25
 MARGIN = 32
 #: Squared amplitude (relative to zero frequency) below which both PSFs are taken to pass nothing.
 PSF_FLOOR = 1e-8
+#: Amplitude of P_D (1 at zero frequency) of which a calmed difference keeps half: below it lies less than 1 % of its power.
+BARELY = 0.05
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,15 @@ class TileGrid:
 
 
 def proper_difference(science, reference, science_variance, reference_variance, stamps: Callable, *, tiles: TileGrid,
-                      astrometric_rms: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+                      astrometric_rms: tuple[float, float],
+                      calm: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Difference, matched-filter score and corrected score of two images on one grid and flux scale.
 
     science, reference : float32 (ny, nx) [DN], background-free, finite. science_variance, reference_variance : float32 (ny, nx) [DN^2];
         noise is taken as independent between pixels. stamps : (j, i) -> (PSF of science, PSF of reference) of a tile, square, odd,
         both for the light their fluxes count (their sums may exceed 1 by the wings beyond).
-    astrometric_rms : scatter of the relative place in x and y [pix].
+    astrometric_rms : scatter of the relative place in x and y [pix]. calm : float32 (ny, nx), 1 where D goes without the frequencies that
+        its PSF does not pass, 0 where it keeps them (white noise), between the two in between.
 
     Returns (D, S, factor, response, P_D): D float32 [DN], its point sources have PSF P_D (tile rows, tile cols, 25, 25; sum 1) and true
     flux (the paper's D over F_D); S float32 in units of its own sky noise; factor float32, S_corr = factor S: sky noise of S over its
@@ -60,7 +64,7 @@ def proper_difference(science, reference, science_variance, reference_variance, 
             inner = np.s_[tiles.rows[j]:tiles.rows[j + 1], tiles.cols[i]:tiles.cols[i + 1]]
             images, core = _cut(inner, science, reference, science_variance, reference_variance)
             psf_grid[j, i], response[j, i] = _subtract_tile(*images, science_psf, reference_psf, astrometric_rms, core,
-                                                            [plane[inner] for plane in out])
+                                                            None if calm is None else calm[inner], [plane[inner] for plane in out])
     return *out, response, psf_grid
 
 
@@ -80,7 +84,7 @@ def _cut(inner, *planes):
     return cut, np.s_[MARGIN:MARGIN + y1 - y0, MARGIN:MARGIN + x1 - x0]
 
 
-def _subtract_tile(science, reference, science_variance, reference_variance, science_psf, reference_psf, astrometric_rms, core, out):
+def _subtract_tile(science, reference, science_variance, reference_variance, science_psf, reference_psf, astrometric_rms, core, calm, out):
     """Fill the three planes of `out` for one padded tile; returns P_D as a stamp and the response of S to a level and to a point source."""
     # The 30th percentile is the sky even where stars cover half of the tile.
     sky_sci, sky_ref = (float(np.percentile(v[core][::4, ::4], 30.0)) for v in (science_variance, reference_variance))
@@ -96,13 +100,17 @@ def _subtract_tile(science, reference, science_variance, reference_variance, sci
     p_sci, p_ref = (_transform(p, size) for p in (science_psf, reference_psf))
     n, r = fft.rfft2(science), fft.rfft2(reference)
     _combine(p_sci, p_ref, n, r, sky_sci, sky_ref, floor)
-    difference, score, score_ref = (fft.irfft2(plane, size, overwrite_x=True) for plane in (p_sci, p_ref, r))
+    difference, score, score_ref = (fft.irfft2(plane, size, overwrite_x=k > 0) for k, plane in enumerate((p_sci, p_ref, r)))
+    out[0][...] = difference[core]
+    if calm is not None and calm.any():
+        # n holds the share of each frequency by now
+        p_sci *= n.real
+        out[0][...] += calm * (fft.irfft2(p_sci, size, overwrite_x=True)[core] - out[0])
     v_sci, v_ref = fft.rfft2(science_variance), fft.rfft2(reference_variance)
     v_sci *= _transform(_stamp(k_sci**2), size)
     v_ref *= _transform(_stamp(k_ref**2), size)
     v_sci += v_ref
     variance = fft.irfft2(v_sci, size, overwrite_x=True)
-    out[0][...] = difference[core]
     _score_and_factor(score, score_ref, variance, *astrometric_rms, s_noise, core[0].start, core[1].start, out[1], out[2])
     stamp = np.roll(psf_diff, (STAMP // 2, STAMP // 2), (0, 1))[:STAMP, :STAMP]
     return stamp / stamp.sum(), (1.0 / ((sky_sci + sky_ref) * s_noise), peak / s_noise)
@@ -150,7 +158,10 @@ def _kernels(p_sci, p_ref, sky_sci, sky_ref, floor):
 
 @njit(cache=True, nogil=True)
 def _combine(p_sci, p_ref, n, r, sky_sci, sky_ref, floor):
-    """In place, to save memory: p_sci becomes D, p_ref becomes S, r becomes S_R (ZOGY equations 13, 12, 27)."""
+    """In place, to save memory: p_sci becomes D, p_ref becomes S, r becomes S_R (ZOGY equations 13, 12, 27).
+
+    n becomes the share of each frequency that D keeps where it is calmed: little of those that P_D, the PSF of D, barely passes.
+    """
     for j in range(n.shape[0]):
         for i in range(n.shape[1]):
             a, b = p_sci[j, i], p_ref[j, i]
@@ -160,6 +171,8 @@ def _combine(p_sci, p_ref, n, r, sky_sci, sky_ref, floor):
             p_sci[j, i] = (b * n[j, i] - a * r[j, i]) * np.float32(np.sqrt((sky_sci + sky_ref) / total))
             p_ref[j, i] = np.conj(a) * n[j, i] * np.float32(power_ref / total) - from_ref
             r[j, i] = from_ref
+            passed = (power_sci * power_ref * (sky_sci + sky_ref) / total) ** 2
+            n[j, i] = passed / (passed + BARELY**4)
 
 
 @njit(cache=True, nogil=True)
