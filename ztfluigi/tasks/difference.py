@@ -106,7 +106,8 @@ class DifferenceImage(OfReference, OfQuadrant, Product):
 
     def write(self, stage: Stage, difference, metrics: dict, header: Header, ref_header: Header, bits: int, status: int) -> None:
         """The difference image with its header, and its PSF."""
-        values = {"REFFILE": str(PurePosixPath(self.variant, paths.reference(self.cell, "refimg.fits").name)), "DBRFID": ref_header["DBRFID"], "NFRAMREF": ref_header["NFRAMES"],
+        reference = PurePosixPath(self.variant, paths.reference(self.cell, "refimg.fits").name)
+        values = {"REFFILE": str(reference), "DBRFID": ref_header["DBRFID"], "NFRAMREF": ref_header["NFRAMES"],
                   "JDSTREF": ref_header["JDSTART"], "JDENDREF": ref_header["JDEND"], "REFMAGZP": ref_header["MAGZP"],
                   "FLXRATIO": metrics["flux_ratio"], "DIFSIGPX": metrics["noise"], "DIFFWHM": metrics["fwhm_difference"],
                   "DIFFLIM": metrics["diffmaglim"], "NEVENTS": metrics["n_events"], "INFOBITS": bits, "STATUS": status,
