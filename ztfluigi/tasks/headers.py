@@ -157,7 +157,7 @@ def candidate_rows(task, ids: dict, events: np.ndarray, fates: np.ndarray, heade
         "zpclrcov": header.get("ZPCLRCOV"), "zpmed": header.get("ZPMED"), "clrmed": header.get("CLRMED"), "clrrms": header.get("CLRRMS"),
         "rfid": reference["DBRFID"], "jdstartref": reference["JDSTART"], "jdendref": reference["JDEND"], "nframesref": reference["NFRAMES"],
         **classifiers.versions(), "tooflag": int(header.get("TOOFLAG") or 0)}
-    names = [name for name in events.dtype.names if name not in ("flux", "sigflux")]
+    names = [name for name in events.dtype.names if name not in ("flux", "sigflux", "hitsnr")]
     rows = []
     for n, (event, fate) in enumerate(zip(events, fates, strict=True)):
         row = {name: event[name].item() for name in names} | {name: float(values[n]) for name, values in scores.items()}
