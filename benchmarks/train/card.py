@@ -25,6 +25,13 @@ def efficiency(scores: np.ndarray, label: np.ndarray, limit: float) -> dict[str,
             for k, name in enumerate(CLASSES) if k != BOGUS}
 
 
+def ceiling(label: np.ndarray, noise: np.ndarray, height: np.ndarray) -> float:
+    """Height above which as many peaks of the noise lie as FALSE_SHARE of the bogus events allows: what a classifier would have to demand of
+    a faint source on empty sky that refused every other bogus event, since nothing but its height tells such a source from the noise."""
+    bogus = np.count_nonzero(label == BOGUS)
+    return float(np.quantile(height[noise], max(0.0, 1.0 - FALSE_SHARE * bogus / max(np.count_nonzero(noise), 1)))) if noise.any() else -np.inf
+
+
 def reliability(scores: np.ndarray, label: np.ndarray) -> list[tuple[float, float, float, int]]:
     """(mean score, share of real events, its error, events) of each bin of the score, real and bogus events counting alike."""
     real = label != BOGUS
@@ -53,19 +60,26 @@ def write(docs: Path, versions: dict[str, str], scores: dict[str, np.ndarray], t
     lines += [f"| {name} | " + " | ".join(str(n) for n in np.bincount(label, minlength=len(CLASSES))) + " |" for name, label in labels.items()]
     lines += ["", "| classifier | sky | bogus | threshold | " + " | ".join(CLASSES[1:]) + " | bogus kept with 98 % of the real |",
               "|---|---|---|---|" + "---|" * len(CLASSES[1:]) + "---|"]
-    for kind, values in scores.items():
-        for name, chosen in (("sparse", ~test.plane), ("crowded", test.plane)):
-            limit = threshold(values[chosen], test.label[chosen])
-            found = efficiency(values[chosen], test.label[chosen], limit)
-            bogus = test.label[chosen] == BOGUS
-            kept = np.mean(values[chosen][bogus] > np.quantile(values[chosen][~bogus], 0.02))
-            lines.append(f"| `{versions[kind]}` | {name} | {bogus.sum()} | {limit:.3f} | "
-                         + " | ".join(f"{share:.3f}" for share, _ in found.values()) + f" | {kept:.3f} |")
+    for name, sky in (("sparse", ~test.plane), ("crowded", test.plane)):
+        for word, chosen in (("", sky), (", noise apart", sky & ~test.noise)):
+            for kind, values in scores.items():
+                limit = threshold(values[chosen], test.label[chosen])
+                bogus = test.label[chosen] == BOGUS
+                kept = np.mean(values[chosen][bogus] > np.quantile(values[chosen][~bogus], 0.02))
+                lines.append(_row(f"`{versions[kind]}`", name + word, bogus, f"{limit:.3f}", efficiency(values[chosen], test.label[chosen], limit),
+                                  f"{kept:.3f}"))
+        height = test.table["scorr"][sky]
+        limit = ceiling(test.label[sky], test.noise[sky], height)
+        lines.append(_row("noise alone", name, test.noise[sky], f"{limit:.2f} sigma", efficiency(height, test.label[sky], limit), ""))
     lines += ["", END]
     page = docs / "real_bogus.md"
     before, rest = page.read_text().split(BEGIN)
     page.write_text(before + "\n".join(lines) + rest.split(END)[1])
     _draw(docs / "real_bogus_calibration.png", scores, test.label)
+
+
+def _row(first: str, sky: str, bogus: np.ndarray, limit: str, shares: dict[str, tuple[float, int]], last: str) -> str:
+    return f"| {first} | {sky} | {bogus.sum()} | {limit} | " + " | ".join(f"{share:.3f}" for share, _ in shares.values()) + f" | {last} |"
 
 
 def _draw(path: Path, scores: dict[str, np.ndarray], label: np.ndarray) -> None:

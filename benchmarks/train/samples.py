@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +41,18 @@ surveys more."""
 VARIED_SNR = 4.0
 """A catalogued object that changed by this many errors is real; one that changed less, but not nothing, is left out."""
 VARIED_MAG = 0.01
+DIFFERENCE = replace(CONFIG["difference"], min_depth=0.6)
+"""Pixels of three of the five inputs or more, as many as a reference of the survey, of fifteen inputs or more, has on every pixel in use."""
+QUIET_PIX, QUIET_SNR, NOISE_SCORE = 8.0, 30.0, 6.0
+"""A false event below this score that is not planted, with no star or galaxy of more than this many errors of its flux near it, is a peak of
+the noise: the sky holds nothing else there, but for cosmic rays too faint to be told from it."""
 
 
 @dataclass
 class Samples:
     """Events of many skies. table : EVENT rows. features, inputs (float16) : what the two classifiers see. label : class. sky : number of
-    the sky. passed : what the light filter lets through. plane : whether the sky is crowded. planted : bogus events of planted artefacts."""
+    the sky. passed : what the light filter lets through. plane : whether the sky is crowded. planted : bogus events of planted artefacts.
+    noise : bogus events that are peaks of the noise."""
 
     table: np.ndarray
     features: np.ndarray
@@ -56,6 +62,7 @@ class Samples:
     passed: np.ndarray
     plane: np.ndarray
     planted: np.ndarray
+    noise: np.ndarray
 
     def take(self, chosen) -> Samples:
         """The chosen rows."""
@@ -127,7 +134,7 @@ def difference(sky: Sky) -> Samples:
 
 def _events(sky: Sky, image: Image) -> Samples:
     result = subtract(image.science, image.psf, image.magzp, sky.reference, psfcat_sci=image.psfcat, psfcat_ref=sky.refcat,
-                      config=CONFIG["difference"])
+                      config=DIFFERENCE)
     table = events.extract(result, wcs=image.science.wcs, psfcat_ref=sky.refcat, reference_magzp=sky.reference.magzp, config=CONFIG["events"])
     table = table[table["nbad"] == 0]
     label = _label(table, image.truth, sky.mean)
@@ -137,9 +144,17 @@ def _events(sky: Sky, image: Image) -> Samples:
                        for pixels in (image.science.data, result.reference, result.data)], axis=1)
     passed = events.light_filter(table, config=CONFIG["event_filter"]) == ""
     scaled = real_bogus.normalised(stamps, table["isdiffpos"] == "t")
-    near = cKDTree(image.planted).query(np.column_stack([table["xpos"], table["ypos"]]) - 1.0)[0] < UNSURE_PIX
+    planted = (label == BOGUS) & (cKDTree(image.planted).query(np.column_stack([table["xpos"], table["ypos"]]) - 1.0)[0] < UNSURE_PIX)
+    noise = (label == BOGUS) & ~planted & (table["scorr"] < NOISE_SCORE) & _quiet(table, image.truth.objects)
     return Samples(table, real_bogus.features(table, scaled), real_bogus.network_inputs(scaled).astype(np.float16), label,
-                   np.full(n, sky.case.seed), passed, np.full(n, plane), near & (label == BOGUS))
+                   np.full(n, sky.case.seed), passed, np.full(n, plane), planted, noise)
+
+
+def _quiet(table: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """Whether nothing bright lies near each event."""
+    tree = cKDTree(np.column_stack([objects["x"], objects["y"]]))
+    near = tree.query_ball_point(np.column_stack([table["xpos"], table["ypos"]]) - 1.0, QUIET_PIX)
+    return np.array([objects["dn"][rows].max(initial=0.0) for rows in near]) < QUIET_SNR * table["sigflux"]
 
 
 def _simulate(case: Case, number: int, **options):

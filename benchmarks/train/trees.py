@@ -26,3 +26,12 @@ def grow(table: np.ndarray, real: np.ndarray, weight: np.ndarray, seed: int) -> 
         first += len(nodes)
     return {"roots": np.array(roots, np.int32), **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
             "base": float(np.ravel(model._baseline_prediction)[0])}
+
+
+def join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Trees whose log odds are the mean of those of several."""
+    first = np.cumsum([0, *(len(part["feature"]) for part in parts[:-1])])
+    moved = [{**part, **{name: (part[name] + n).astype(np.int32) for name in ("roots", "left", "right")}, "value": part["value"] / len(parts)}
+             for part, n in zip(parts, first, strict=True)]
+    return {**{name: np.concatenate([part[name] for part in moved]) for name in moved[0] if name != "base"},
+            "base": float(np.mean([part["base"] for part in parts]))}

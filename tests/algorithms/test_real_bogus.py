@@ -7,6 +7,7 @@ import pytest
 from scipy.signal import correlate
 
 from benchmarks.train import network as training
+from benchmarks.train import trees
 from benchmarks.train.__main__ import calibration
 from tests.algorithms import pairs
 from tests.algorithms.pairs import make_pair
@@ -87,18 +88,37 @@ def test_gradients_are_those_of_the_loss():
     shapes = training.shapes()
     weights, biases = [rng.normal(size=s) / np.sqrt(s[0]) for s in shapes], [0.1 * rng.normal(size=s[1]) for s in shapes]
     x, target = rng.normal(size=(6, real_bogus.CROP, real_bogus.CROP, 6)), np.arange(6) % 2
-    gradients = training.gradients(x, target, weights, biases, np.ones((6, training.DENSE)))
-    identity = real_bogus.Calibration(np.array([-30.0, 30.0]), np.array([-30.0, 30.0]))
+    table = rng.normal(size=(6, len(real_bogus.FEATURES)))
+    table[2, real_bogus.BESIDE[3]] = np.nan
+    scale = training.scale(table)
 
-    def loss(step):
+    def loss(step, along):
         moved = [p + step * d for p, d in zip(weights + biases, along, strict=True)]
-        p = real_bogus.Network(moved[:len(weights)], moved[len(weights):], identity).score(x)
+        p = training.of([(moved[:len(weights)], moved[len(weights):])], scale).score(x, table)
         return -np.mean(np.log(np.where(target, p, 1 - p)))
 
+    side = real_bogus.beside(table, *scale)
+    gradients = training.gradients(x, side, target, weights, biases, np.ones((6, training.DENSE)))
     for k in range(len(gradients)):
         along = [rng.normal(size=g.shape) if n == k else np.zeros(g.shape) for n, g in enumerate(gradients)]
-        expected = (loss(1e-6) - loss(-1e-6)) / 2e-6
+        expected = (loss(1e-6, along) - loss(-1e-6, along)) / 2e-6
         assert np.sum(gradients[k] * along[k]) == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
+def test_joined_trees_and_networks_give_mean_odds():
+    rng = np.random.default_rng(5)
+    table = rng.normal(size=(400, len(real_bogus.FEATURES)))
+    parts = [{"roots": np.array([0], np.int32), "feature": np.array([k, -1, -1], np.int16), "threshold": np.array([0.1 * k, 0, 0]),
+              "nan_left": np.zeros(3, bool), "left": np.array([1, 0, 0], np.int32), "right": np.array([2, 0, 0], np.int32),
+              "value": np.array([0.0, -k, 2.0 * k]), "base": 0.3 * k} for k in (1, 2)]
+    one, two, both = (real_bogus.Trees(**part, calibration=training.IDENTITY).raw(table) for part in (*parts, trees.join(parts)))
+    np.testing.assert_allclose(both, (one + two) / 2, atol=1e-9)
+    shapes = training.shapes()
+    members = [([0.1 * rng.normal(size=s) for s in shapes], [0.1 * rng.normal(size=s[1]) for s in shapes]) for _ in range(2)]
+    x, scale = rng.normal(size=(9, real_bogus.CROP, real_bogus.CROP, 6)), training.scale(table)
+    first, second, both = (training.of(chosen, scale) for chosen in (members[:1], members[1:], members))
+    expected = (first.raw(x, table[:9]) + second.raw(real_bogus.turned(x, 1), table[:9])) / 2
+    np.testing.assert_allclose(both.raw(x, table[:9]), expected)
 
 
 def test_calibrated_odds_are_chances():

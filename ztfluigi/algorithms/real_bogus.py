@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numba import njit
@@ -16,14 +17,22 @@ from numba import njit
 #: Fields of an event that `features` reads: those that we and IPAC define alike. `chipsf`, `fwhm`, `seeratio`, `sharpnr` are not among them.
 FIELDS = ("isdiffpos", "magpsf", "sigmapsf", "magdiff", "magapbig", "distnr", "magnr", "elong", "nneg", "sumrat", "mindtoedge")
 #: Columns of `features`, in order.
-FEATURES = ("sign", "snr", "magdiff", "growth", "distnr", "contrast", "elong", "nneg", "sumrat", "edge", "psf_share", "wide_share", "dipole",
-            "around", "ring", "reference_core", "reference_near", "reference_slope", "science_core", "peak_share")
+FEATURES = ("sign", "log_snr", "magdiff", "growth", "distnr", "contrast", "elong", "nneg", "sumrat", "edge", "psf_share", "wide_share", "dipole",
+            "around", "ring", "reference_core", "reference_near", "reference_slope", "science_core", "peak_share", "gauss_snr", "gauss_width",
+            "gauss_sharpest", "gauss_sharp", "gauss_broad", "gauss_broadest", "gauss_chi2", "core_share", "core_dip", "science_dip",
+            "reference_dip", "science_level", "reference_level", "science_share", "reference_share")
+#: Columns of `features` that the network sees beside the stamps: S/N and all that is measured on the stamps.
+BESIDE = np.array([FEATURES.index("log_snr"), *range(FEATURES.index("psf_share"), len(FEATURES))])
 STAMP, CROP, POOL = 63, 21, 3
+#: Gaussians that are laid over the peak of a difference: their sigmas, and how far their centres lie from the middle of the stamp [pix].
+WIDTHS, SHIFTS, REACH = (0.5, 0.7, 0.9, 1.15, 1.45, 1.8), np.linspace(-0.75, 0.75, 7), 3
 #: Normalised pixels are clipped here.
 FARTHEST = np.float32(1e5)
 #: Beyond this distance from the edge of the image it does not matter [pix].
 EDGE = 30.0
-BATCH = 64
+BATCH = 8
+#: Numbers beside the stamps are clipped at this many spreads.
+FARTHEST_SIDE = 4.0
 
 
 @dataclass(frozen=True)
@@ -66,30 +75,41 @@ class Trees:
 
 @dataclass(frozen=True)
 class Network:
-    """Convolutions of 3 x 3 (no padding) with rectifiers, a 2 x 2 maximum after the second, two dense layers.
+    """The mean of several networks of one shape, each of which sees the stamps turned in its own way: convolutions of 3 x 3 (no padding)
+    with rectifiers, a 2 x 2 maximum after the second; a dense layer beside them for the numbers of `BESIDE`; two dense layers for both.
 
-    weights : ((9 * in, out) per convolution, (in, out) per dense layer); biases : (out,) each.
+    weights : ((members, 9 * in, out) per convolution, (members, in, out) per dense layer); biases : (members, out) each. centre, spread :
+    (len(BESIDE),), of those numbers in training.
     """
 
     weights: Sequence[np.ndarray]
     biases: Sequence[np.ndarray]
+    centre: np.ndarray
+    spread: np.ndarray
     calibration: Calibration
 
-    def raw(self, inputs: np.ndarray) -> np.ndarray:
-        """Log odds (n,) of `network_inputs`."""
-        return np.concatenate([self._forward(inputs[n:n + BATCH]) for n in range(0, len(inputs), BATCH)] or [np.zeros(0)])
+    def raw(self, inputs: np.ndarray, table: np.ndarray) -> np.ndarray:
+        """Log odds (n,) of `network_inputs` and rows of `features`."""
+        side, out = beside(table, self.centre, self.spread).astype(self.weights[0].dtype), np.zeros(len(inputs))
+        for first in range(0, len(inputs), BATCH):
+            rows = slice(first, first + BATCH)
+            x = np.asarray(inputs[rows], self.weights[0].dtype)
+            out[rows] = np.mean([self._forward(turned(x, member), side[rows], member) for member in range(len(self.weights[0]))], axis=0)
+        return out
 
-    def _forward(self, x: np.ndarray) -> np.ndarray:
-        x = np.asarray(x, self.weights[0].dtype)
-        for layer in range(4):
-            x = np.maximum(patches(x) @ self.weights[layer] + self.biases[layer], 0.0)
-            x = pooled(x) if layer == 1 else x
-        x = np.maximum(x.reshape(len(x), -1) @ self.weights[4] + self.biases[4], 0.0)
-        return (x @ self.weights[5] + self.biases[5])[:, 0]
+    def _forward(self, x: np.ndarray, side: np.ndarray, member: int) -> np.ndarray:
+        def layer(x, n):
+            return x @ self.weights[n][member] + self.biases[n][member]
 
-    def score(self, inputs: np.ndarray) -> np.ndarray:
+        for n in (0, 1, 2, 3):
+            x = np.maximum(layer(patches(x), n), 0.0)
+            x = pooled(x) if n == 1 else x
+        x = np.hstack([x.reshape(len(x), -1), np.maximum(layer(side, 4), 0.0)])
+        return layer(np.maximum(layer(x, 5), 0.0), 6)[:, 0]
+
+    def score(self, inputs: np.ndarray, table: np.ndarray) -> np.ndarray:
         """Calibrated scores (n,), 0 to 1."""
-        return self.calibration(self.raw(inputs))
+        return self.calibration(self.raw(inputs, table))
 
 
 @dataclass(frozen=True)
@@ -105,7 +125,7 @@ class Classifier:
         trees = Trees(*(rb[name] for name in ("roots", "feature", "threshold", "nan_left", "left", "right", "value")), float(rb["base"]),
                       Calibration(rb["raw"], rb["log_odds"]))
         layers = range(sum(name.startswith("weight") for name in drb))
-        return cls(trees, Network([drb[f"weight{n}"] for n in layers], [drb[f"bias{n}"] for n in layers],
+        return cls(trees, Network([drb[f"weight{n}"] for n in layers], [drb[f"bias{n}"] for n in layers], drb["centre"], drb["spread"],
                                   Calibration(drb["raw"], drb["log_odds"])))
 
     def score(self, events, stamps: np.ndarray, *, signed: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +135,8 @@ class Classifier:
         the difference is already that of the event's sign, as in packets.
         """
         scaled = normalised(stamps, np.isin(np.asarray(events["isdiffpos"]), ("t", "1")) | signed)
-        return self.trees.score(features(events, scaled)), self.network.score(network_inputs(scaled))
+        table = features(events, scaled)
+        return self.trees.score(table), self.network.score(network_inputs(scaled), table)
 
 
 def normalised(stamps: np.ndarray, positive: np.ndarray) -> np.ndarray:
@@ -130,8 +151,7 @@ def normalised(stamps: np.ndarray, positive: np.ndarray) -> np.ndarray:
     flat = stamps.reshape(len(stamps), 3, -1)
     empty = ~np.isfinite(flat)
     flat[empty] = np.nan
-    flat[empty.all(axis=2)] = 0.0
-    low, middle, high = np.nanpercentile(flat, (15.865, 50.0, 84.135), axis=2).astype(np.float32)
+    low, middle, high = _percentiles(flat, (15.865, 50.0, 84.135))
     # Stamps of saturated or clipped pixels can have no spread on one side, or none at all.
     noise = np.where(middle > low, middle - low, high - middle)[:, 2]
     flat -= middle[..., None]
@@ -141,6 +161,18 @@ def normalised(stamps: np.ndarray, positive: np.ndarray) -> np.ndarray:
     return flat.reshape(stamps.shape)
 
 
+def _percentiles(flat: np.ndarray, shares) -> list[np.ndarray]:
+    """Percentiles of what is not NaN along the last axis, as of `np.nanpercentile` but many times as fast; 0 where there is nothing."""
+    ordered, last = np.sort(flat, axis=-1), np.maximum(np.count_nonzero(np.isfinite(flat), axis=-1) - 1, 0)[..., None]
+    found = []
+    for share in shares:
+        place = last * (share / 100.0)
+        below = place.astype(np.int64)
+        one, next_one = (np.take_along_axis(ordered, np.minimum(n, last), axis=-1) for n in (below, below + 1))
+        found.append(np.nan_to_num(one + (next_one - one) * (place - below).astype(np.float32))[..., 0])
+    return found
+
+
 def features(events, scaled: np.ndarray) -> np.ndarray:
     """Rows (n, len(FEATURES)) float64, NaN where undefined.
 
@@ -148,8 +180,9 @@ def features(events, scaled: np.ndarray) -> np.ndarray:
     """
     e = {name: np.asarray(events[name], float) for name in FIELDS if name != "isdiffpos"}
     positive = np.isin(np.asarray(events["isdiffpos"]), ("t", "1"))
-    columns = [np.where(positive, 1.0, -1.0), 1.0857 / e["sigmapsf"], e["magdiff"], e["magapbig"] - e["magpsf"], np.minimum(e["distnr"], 30.0),
-               np.clip(e["magnr"] - e["magpsf"], -8.0, 4.0), e["elong"], e["nneg"], e["sumrat"], np.minimum(e["mindtoedge"], EDGE)]
+    columns = [np.where(positive, 1.0, -1.0), np.log(1.0857 / e["sigmapsf"]), e["magdiff"], e["magapbig"] - e["magpsf"],
+               np.minimum(e["distnr"], 30.0), np.clip(e["magnr"] - e["magpsf"], -8.0, 4.0), e["elong"], e["nneg"], e["sumrat"],
+               np.minimum(e["mindtoedge"], EDGE)]
     return np.column_stack(columns + _of_stamps(scaled))
 
 
@@ -172,7 +205,30 @@ def _of_stamps(scaled: np.ndarray) -> list[np.ndarray]:
             smooth[:, near].min(axis=1, initial=0.0) / peak, difference[:, ring].std(axis=1),
             smooth[:, far].max(axis=1, initial=0.0) / peak, *(np.arcsinh(light) - np.arcsinh(peak) for light in static),
             np.arcsinh(static[1]) - np.arcsinh(static[0]), np.arcsinh(science[:, core].max(axis=1, initial=0.0)) - np.arcsinh(peak),
-            difference[:, core].max(axis=1, initial=0.0) / total]
+            difference[:, core].max(axis=1, initial=0.0) / total, *_of_peak(scaled)]
+
+
+def _of_peak(scaled: np.ndarray) -> list[np.ndarray]:
+    """How well Gaussians of several widths describe the peak of the difference, and what lies in its nearest pixels in all three stamps."""
+    wide, five, three = (scaled[:, :, STAMP // 2 - r:STAMP // 2 + r + 1, STAMP // 2 - r:STAMP // 2 + r + 1] for r in (REACH, 2, 1))
+    core = wide[:, 2].reshape(len(scaled), (2 * REACH + 1) ** 2)
+    fits = (core @ _gaussians()).reshape(len(scaled), len(WIDTHS), len(SHIFTS) ** 2).max(axis=2)
+    best = np.maximum(fits.max(axis=1), 1e-3)
+    chi2 = (np.sum(core**2, axis=1) - best**2) / (core.shape[1] - 1)
+    low, level = np.arcsinh(five.min(axis=(2, 3))), np.arcsinh(three.mean(axis=(2, 3)))
+    total = five.sum(axis=(2, 3))
+    share = np.clip(three.sum(axis=(2, 3)) / np.where(np.abs(total) > 1, total, 1), -3, 3)
+    return [np.arcsinh(best), np.asarray(WIDTHS)[fits.argmax(axis=1)], *(fits[:, k] / best for k in (0, 2, 4, 5)), np.arcsinh(chi2),
+            share[:, 2], five[:, 2].min(axis=(1, 2)) / best, low[:, 0], low[:, 1], level[:, 0], level[:, 1], share[:, 0],
+            share[:, 1]]
+
+
+@lru_cache(maxsize=1)
+def _gaussians() -> np.ndarray:
+    """(pixels, widths * places) float32: Gaussians of unit norm."""
+    rows, cols = np.mgrid[-REACH:REACH + 1, -REACH:REACH + 1]
+    made = [np.exp(-((rows - y) ** 2 + (cols - x) ** 2) / (2.0 * w * w)).ravel() for w in WIDTHS for y in SHIFTS for x in SHIFTS]
+    return np.stack([g / np.linalg.norm(g) for g in made], axis=1).astype(np.float32)
 
 
 def _box(images: np.ndarray) -> np.ndarray:
@@ -189,6 +245,17 @@ def network_inputs(scaled: np.ndarray) -> np.ndarray:
     centre = scaled[:, :, low:low + CROP, low:low + CROP]
     cells = scaled.reshape(len(scaled), 3, CROP, POOL, CROP, POOL).mean(axis=(3, 5)) * np.float32(POOL)
     return np.ascontiguousarray(np.moveaxis(np.arcsinh(np.concatenate([centre, cells], axis=1)), 1, -1)) / np.float32(3.0)
+
+
+def beside(table: np.ndarray, centre: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """What goes beside the stamps (n, len(BESIDE)) of rows of `features`: in units of its spread, 0 where undefined."""
+    return np.nan_to_num(np.clip((table[:, BESIDE] - centre) / spread, -FARTHEST_SIDE, FARTHEST_SIDE))
+
+
+def turned(x: np.ndarray, way: int) -> np.ndarray:
+    """Images (n, rows, columns, planes) in one of the eight ways to lay them down: quarter turns, from the fifth on of the mirror image."""
+    x = x if way % 8 < 4 else x[:, ::-1]
+    return np.rot90(x, way % 4, axes=(1, 2))
 
 
 def patches(x: np.ndarray) -> np.ndarray:
