@@ -25,7 +25,7 @@ from ztfluigi.services import classifiers  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 DENSITIES = ("high-lat", "plane")
 SKIES, FOLDS, NETWORK_EPOCHS = 14, 4, 6
-UNFILTERED = 0.1
+UNFILTERED = {"rb": 0.3, "drb": 0.1}
 """Weight of a bogus event that the light filter stops: it is not scored, but looks like those that are."""
 
 
@@ -63,16 +63,16 @@ def fit(made: samples.Samples, seed: int, data: Path, docs: Path) -> None:
     """Fit, calibrate, store, and write the card."""
     table, inputs = made.features, made.inputs
     real, part = made.label != samples.BOGUS, made.sky % FOLDS
-    weight = np.where(made.passed | real, 1.0, UNFILTERED)
+    weight = {kind: np.where(made.passed | real, 1.0, less) for kind, less in UNFILTERED.items()}
     raw = {kind: np.zeros(len(real)) for kind in ("rb", "drb")}
     grown, networks, scale = [], [], network.scale(table)
     side = real_bogus.beside(table, *scale).astype(np.float32)
     for fold in range(FOLDS):
         chosen, held = part != fold, part == fold
-        fair = balanced(real[chosen], weight[chosen])
-        grown.append(trees.grow(table[chosen], real[chosen], fair, seed))
+        fair = {kind: balanced(real[chosen], values[chosen]) for kind, values in weight.items()}
+        grown.append(trees.grow(table[chosen], real[chosen], fair["rb"], seed))
         raw["rb"][held] = real_bogus.Trees(**grown[-1], calibration=network.IDENTITY).raw(table[held])
-        networks.append(network.fit(inputs[chosen], side[chosen], real[chosen], fair, epochs=NETWORK_EPOCHS, seed=seed + fold))
+        networks.append(network.fit(inputs[chosen], side[chosen], real[chosen], fair["drb"], epochs=NETWORK_EPOCHS, seed=seed + fold))
         raw["drb"][held] = network.of(networks[-1:] * FOLDS, scale).raw(inputs[held], table[held])
         print(f"fold {fold} fitted, {time.process_time():.0f} CPU-seconds in all", file=sys.stderr, flush=True)
     arrays = {"rb": trees.join(grown), "drb": network.join(networks) | dict(zip(("centre", "spread"), scale, strict=True))}

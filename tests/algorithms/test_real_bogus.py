@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.signal import correlate
 
 from benchmarks.train import network as training
-from benchmarks.train import trees
+from benchmarks.train import samples, trees
 from benchmarks.train.__main__ import calibration
 from tests.algorithms import pairs
 from tests.algorithms.pairs import make_pair
@@ -119,6 +121,15 @@ def test_joined_trees_and_networks_give_mean_odds():
     first, second, both = (training.of(chosen, scale) for chosen in (members[:1], members[1:], members))
     expected = (first.raw(x, table[:9]) + second.raw(real_bogus.turned(x, 1), table[:9])) / 2
     np.testing.assert_allclose(both.raw(x, table[:9]), expected)
+
+
+def test_a_star_that_one_image_of_the_reference_lacks_has_its_mean_light():
+    def image(*rows):
+        return SimpleNamespace(truth=SimpleNamespace(objects=np.array(list(rows), [("id", "i8"), ("mag", "f8")])))
+
+    ids, light = samples._mean_light([image((7, 20.0), (3, 18.0)), image((3, 18.0)), image((3, 18.0), (7, 22.5))])
+    assert list(ids) == [3, 7]
+    np.testing.assert_allclose(light, [10.0**-7.2, (10.0**-8 + 10.0**-9) / 2])
 
 
 def test_calibrated_odds_are_chances():
