@@ -27,6 +27,9 @@ DENSITIES = ("high-lat", "plane")
 SKIES, FOLDS, NETWORK_EPOCHS = 14, 4, 6
 UNFILTERED = {"rb": 0.3, "drb": 0.1}
 """Weight of a bogus event that the light filter stops: it is not scored, but looks like those that are."""
+NEAR_PIX, OUTSHONE_MAG, HIGHEST = 5.0, 2.0, 8.0
+"""A real event this near to a reference source that outshines it by more than so many magnitudes counts twice for each further one, up to
+this often: such places are few in the sky, and without that whatever happens on a bright star would be taken for its residual."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,7 +66,8 @@ def fit(made: samples.Samples, seed: int, data: Path, docs: Path) -> None:
     """Fit, calibrate, store, and write the card."""
     table, inputs = made.features, made.inputs
     real, part = made.label != samples.BOGUS, made.sky % FOLDS
-    weight = {kind: np.where(made.passed | real, 1.0, less) for kind, less in UNFILTERED.items()}
+    outshone = outshining(table)
+    weight = {kind: np.where(real, outshone, np.where(made.passed, 1.0, less)) for kind, less in UNFILTERED.items()}
     raw = {kind: np.zeros(len(real)) for kind in ("rb", "drb")}
     grown, networks, scale = [], [], network.scale(table)
     side = real_bogus.beside(table, *scale).astype(np.float32)
@@ -86,6 +90,13 @@ def fit(made: samples.Samples, seed: int, data: Path, docs: Path) -> None:
             scores[kind][part == fold] = calibration(odds[others], real[others])(odds[part == fold])
     card.write(docs, versions, {kind: values[passed] for kind, values in scores.items()}, made.take(passed),
                {"all": made.label, "past the filter": made.label[passed]})
+
+
+def outshining(table: np.ndarray) -> np.ndarray:
+    """Weight of events (rows of `features`) for the reference source near them."""
+    distance, contrast = (table[:, real_bogus.FEATURES.index(name)] for name in ("distnr", "contrast"))
+    more = np.clip(2.0 ** (-OUTSHONE_MAG - np.nan_to_num(contrast)), 1.0, HIGHEST)
+    return np.where(distance < NEAR_PIX, more, 1.0)
 
 
 def balanced(real: np.ndarray, weight: np.ndarray) -> np.ndarray:
