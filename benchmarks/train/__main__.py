@@ -10,7 +10,6 @@ import argparse
 import os
 import sys
 import time
-from multiprocessing import get_context
 from pathlib import Path
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -23,7 +22,6 @@ from ztfluigi.algorithms import real_bogus  # noqa: E402
 from ztfluigi.services import classifiers  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-DENSITIES = ("high-lat", "plane")
 SKIES, FOLDS, NETWORK_EPOCHS = 14, 4, 6
 UNFILTERED = {"rb": 0.3, "drb": 0.1}
 """Weight of a bogus event that the light filter stops: it is not scored, but looks like those that are."""
@@ -40,26 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=ROOT / "ztfluigi" / "data", help="folder for the weights")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the model card")
     given = parser.parse_args(arguments)
-    made = collect(given.skies, given.seed, given.processes)
+    made = samples.of_skies(given.skies, given.seed, given.processes)
     fit(made, given.seed, given.data, given.docs)
     return 0
-
-
-def collect(skies: int, seed: int, processes: int) -> samples.Samples:
-    """Events of `skies` skies of each density, no two with the same number."""
-    wanted = [(density, 100_000 * seed + 1000 * n + k) for k in range(skies) for n, density in enumerate(DENSITIES)]
-    if processes == 1:
-        return samples.join([_sky(one) for one in wanted])
-    with get_context("spawn").Pool(processes) as pool:
-        return samples.join(pool.map(_sky, wanted, chunksize=1))
-
-
-def _sky(one: tuple[str, int]) -> samples.Samples:
-    started = time.process_time()
-    found = samples.of_sky(*one)
-    print(f"{one[0]} sky {one[1]}: {np.count_nonzero(found.label)} real, {np.count_nonzero(found.label == 0)} bogus events, "
-          f"{time.process_time() - started:.0f} CPU-seconds", file=sys.stderr, flush=True)
-    return found
 
 
 def fit(made: samples.Samples, seed: int, data: Path, docs: Path) -> None:

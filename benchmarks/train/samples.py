@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,7 @@ from ztfluigi.simulate.exposure import GALAXY, POINT, STAR, STREAK
 from ztfluigi.simulate.scene import SimulatedQuadrant
 from ztfluigi.tasks.reference import as_quadrant
 
+DENSITIES = ("high-lat", "plane")
 BOGUS, BLANK, HOST, VARIABLE, MOVER = range(5)
 CLASSES = ("bogus", "blank", "host", "variable", "mover")
 INPUTS, EPOCHS = 5, 6
@@ -41,8 +45,6 @@ surveys more."""
 VARIED_SNR = 4.0
 """A catalogued object that changed by this many errors is real; one that changed less, but not nothing, is left out."""
 VARIED_MAG = 0.01
-DIFFERENCE = replace(CONFIG["difference"], min_depth=0.6)
-"""Pixels of three of the five inputs or more, as many as a reference of the survey, of fifteen inputs or more, has on every pixel in use."""
 QUIET_PIX, QUIET_SNR, NOISE_SCORE = 8.0, 30.0, 6.0
 """A false event below this score that is not planted, with no star or galaxy of more than this many errors of its flux near it, is a peak of
 the noise: the sky holds nothing else there, but for cosmic rays too faint to be told from it."""
@@ -97,6 +99,24 @@ class Sky:
     images: list[Image]
 
 
+def of_skies(skies: int, seed: int, processes: int) -> Samples:
+    """Events of `skies` skies of each density, no two with the same number, so many made side by side."""
+    wanted = [(density, 100_000 * seed + 1000 * n + k) for k in range(skies) for n, density in enumerate(DENSITIES)]
+    if processes == 1:
+        return join([_told(one) for one in wanted])
+    with get_context("spawn").Pool(processes) as pool:
+        return join(pool.map(_told, wanted, chunksize=1))
+
+
+def _told(one: tuple[str, int]) -> Samples:
+    """`of_sky`, with a line about it."""
+    started = time.process_time()
+    found = of_sky(*one)
+    print(f"{one[0]} sky {one[1]}: {np.count_nonzero(found.label)} real, {np.count_nonzero(found.label == BOGUS)} bogus events, "
+          f"{time.process_time() - started:.0f} CPU-seconds", file=sys.stderr, flush=True)
+    return found
+
+
 def of_sky(density: str, seed: int) -> Samples:
     """Events of one sky: a reference of `INPUTS` images and `EPOCHS` differences, 1024 x 1024 pixels each."""
     return difference(simulate(density, seed))
@@ -134,7 +154,7 @@ def difference(sky: Sky) -> Samples:
 
 def _events(sky: Sky, image: Image) -> Samples:
     result = subtract(image.science, image.psf, image.magzp, sky.reference, psfcat_sci=image.psfcat, psfcat_ref=sky.refcat,
-                      config=DIFFERENCE)
+                      config=CONFIG["difference"])
     table = events.extract(result, wcs=image.science.wcs, psfcat_ref=sky.refcat, reference_magzp=sky.reference.magzp, config=CONFIG["events"])
     table = table[table["nbad"] == 0]
     label = _label(table, image.truth, sky.mean)

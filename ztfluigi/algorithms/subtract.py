@@ -39,6 +39,8 @@ CALM_RADIUS, CALM_GROWTH, CALM_EDGE = 4.0, 3.0, 2.0
 QUIET = 3.5
 #: Width of the corrected score above which it is divided by that width.
 WIDEST = 1.1
+#: Inputs of which a mean can leave the outlier out; a reference of fewer has all its pixels used.
+TRIMMED = 3.0
 #: Pixels that differ from the reference by this many sigmas have changed.
 CHANGED = 5.0
 #: Largest variance given to a pixel for such errors, in variances of the sky.
@@ -164,7 +166,8 @@ def _without_shallow(reference: Coadd, config: DifferenceConfig) -> np.ndarray:
     covered = reference.depth[::8, ::8][reference.depth[::8, ::8] > 0]
     if not covered.size:
         return reference.mask
-    shallow = reference.depth < config.min_depth * float(np.median(covered))
+    median = float(np.median(covered))
+    shallow = reference.depth < max(config.min_depth * median, min(TRIMMED, median))
     return np.where(shallow, reference.mask | np.uint16(Mask.NAN), reference.mask)
 
 

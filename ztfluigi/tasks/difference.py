@@ -45,7 +45,7 @@ class DifferenceImage(OfReference, OfQuadrant, Product):
     qid = luigi.IntParameter()
     before = luigi.Parameter(default="")
     exclude = luigi.Parameter(default="")
-    version = "1.5.0"
+    version = "1.5.1"
     sections = ("difference", "events", "event_filter")
     kernels = True
 

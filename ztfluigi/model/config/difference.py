@@ -17,7 +17,8 @@ class DifferenceConfig:
     match_radius_pix: float = knob(2.0, "largest distance of a star in both catalogues", unit="pix", low=0.1)
     match_snr: float = knob(20.0, "lowest S/N of matched stars", low=3.0)
     psf_error: float = knob(0.003, "relative error of the PSF models, added to the noise of the score under static sources", low=0.0)
-    min_depth: float = knob(0.2, "reference pixels of fewer inputs than this share of the median are not used: nothing was trimmed there", low=0.0)
+    min_depth: float = knob(0.2, "reference pixels of fewer inputs than this share of the median, or than three, are not used: nothing was "
+                             "trimmed there", low=0.0)
     masked_error: float = knob(1.0, "relative error of the values that replace masked pixels", low=0.0)
 
 
