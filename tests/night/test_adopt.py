@@ -35,6 +35,7 @@ def test_a_real_image_is_adopted_and_measured(shared_data, tmp_path, monkeypatch
 
 @pytest.mark.xdist_group("night")
 @pytest.mark.night
+@pytest.mark.timeout(1500)
 def test_adopted_epochs_make_a_reference_and_take_synthetic_sources(surveys, tmp_path):
     """Few epochs for a reference here, so that the test is short."""
     made, (first, last) = surveys[0], surveys[0].nights

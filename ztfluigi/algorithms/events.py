@@ -28,6 +28,8 @@ PSF_ERROR = 0.05
 #: How much the square of the score of a peak exceeds that of the source's true S/N of about 5, on average: by 2 for the freedom of its two
 #: coordinates, by the rest since the score leaves the source's own photons out of the noise.
 FREE = 2.75
+#: A few pixels in a row are a cosmic ray above this S/N over the PSF fit; the error of the PSF is allowed for.
+MAX_HITSNR = 3.6
 #: Noise of the smaller aperture over that of the PSF fit on empty sky, for events whose aperture has no error.
 APERTURE_NOISE = 3.5
 #: Aperture and PSF-fit flux of an event differ only when they do by this many sigmas.
@@ -100,7 +102,7 @@ def light_filter(events: np.ndarray, *, config: EventFilterConfig = EventFilterC
             ("dipole", _dipoles(events), 0, -1), ("nneg", events["nneg"], config.max_nneg, -1),
             ("elong", events["elong"], config.max_elong, -1), ("|magdiff|", _significant_magdiff(events, snr), config.max_magdiff, -1),
             ("sumrat", events["sumrat"], config.min_sumrat, 1), ("fwhm", events["fwhm"], config.max_fwhm, -1),
-            ("hitsnr", np.sqrt(np.maximum(events["hitsnr"].astype(float) ** 2 - (PSF_ERROR * snr) ** 2, 0.0)), config.max_hitsnr, -1),
+            ("hitsnr", np.sqrt(np.maximum(events["hitsnr"].astype(float) ** 2 - (PSF_ERROR * snr) ** 2, 0.0)), MAX_HITSNR, -1),
             ("chipsf", events["chipsf"] - (PSF_ERROR * snr) ** 2, config.max_chipsf, -1))
     fate = np.full(len(events), "", dtype="U64")
     for name, values, limit, direction in cuts:

@@ -44,8 +44,6 @@ class EventFilterConfig:
     max_magdiff: float = knob(1.0, "largest |aperture minus PSF magnitude|", unit="mag", low=0.0)
     min_sumrat: float = knob(0.4, "lowest sumrat")
     max_fwhm: float = knob(12.5, "highest FWHM", unit="pix", low=0.0)
-    max_hitsnr: float = knob(3.6, "highest S/N of a few pixels in a row above the PSF fit, to whose square that of S/N / 20 is added: above it "
-                             "lie cosmic rays", low=1.0)
     max_chipsf: float = knob(1.7, "highest reduced chi-square of the PSF fit, to which the square of S/N / 20 is added: above it lie residuals of "
                              "bright stars and cosmic rays", low=1.0)
     max_events: int = knob(2000, "events packetised per quadrant at most, highest score first", low=1)
