@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from ztfluigi.algorithms.cosmic_rays import RING
+
 #: Divisions of a pixel at the rim of an aperture.
 SUBPIXELS = 5
 #: Ring of the local background [pix], radii.
@@ -17,8 +19,7 @@ SKY_RING = (14, 25)
 WIDTHS = np.geomspace(0.8, 16.0, 40)
 #: Steps of a pixel, at most, from the peak of the corrected score to where the fit begins.
 CLIMB = 2
-#: Steps (dy, dx) along rows, columns and diagonals; the last four are the opposites of the first.
-LINES = np.array([(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)])
+#: Places of up to three pixels along a line, in the order in which they join.
 ALONG = np.array([0, 1, -1])
 #: ln(fwhm / PSF fwhm) at which classtar is one half, and its scale.
 CLASSTAR_CENTRE, CLASSTAR_SCALE = 0.45, 0.1
@@ -150,7 +151,7 @@ def hit_snr(image, sigma, bad, psfs, which, x, y, sign, table):
     half = 4
     size = 2 * half + 1
     highest = np.zeros(len(x))
-    model, rest, weight = np.empty((size, size)), np.zeros((size, size)), np.empty((size, size))
+    model, rest, weight = np.empty((size, size)), np.empty((size, size)), np.empty((size, size))
     for k in range(len(x)):
         ix, iy = int(np.rint(x[k])), int(np.rint(y[k]))
         shifted(psfs[which[k]], x[k] - ix, y[k] - iy, table, model)
@@ -167,14 +168,13 @@ def hit_snr(image, sigma, bad, psfs, which, x, y, sign, table):
             continue
         for j in range(size):
             for i in range(size):
+                rest[j, i] = 0.0
                 if weight[j, i] > 0:
                     rest[j, i] = weight[j, i] * (sign[k] * image[iy + j - half, ix + i - half] - pd / pp * model[j, i])
-                else:
-                    rest[j, i] = 0.0
         for j in range(half - 1, half + 2):
             for i in range(half - 1, half + 2):
                 for line in range(8):
-                    dj, di = LINES[line]
+                    dj, di = RING[line]
                     light, power, common = 0.0, 0.0, 0.0
                     # The pixel; with its neighbour; and with the one opposite, once for both directions.
                     for step in ALONG[:3 if line < 4 else 2]:

@@ -98,7 +98,8 @@ def adopt(raw: paths.RawName, qid: int, files: dict[str, Path]) -> ProductRow:
     mask = image_codec.read_mask(files["mask"])[0] if "mask" in files else np.zeros(data.shape, np.uint16)
     image_codec.write_mask(stage["mask"], mask, header)
     numbers = {key: value for key, value in header.items() if isinstance(value, (int, float)) and key.isupper()}
-    numbers["background_dn"] = float(np.median(data[(mask == 0) & np.isfinite(data)])) if ((mask == 0) & np.isfinite(data)).any() else None
+    good = data[(mask == 0) & np.isfinite(data)]
+    numbers["background_dn"] = float(np.median(good)) if good.size else None
     entries = stage.publish()
     obsjd, wcs = float(header["OBSJD"]), TpvWcs.from_cards(header)
     key = f"{raw.exposure}/{raw.ccdid}/{qid}"
